@@ -1,0 +1,42 @@
+# The README's two commands are `make demo` and `make test`; each sets itself up.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: setup demo test lint type bench bench-gpu test-faults soak
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv (about 6 GB, once; the log is .venv/install.log) ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' > .venv/install.log 2>&1 \
+		|| { tail -n 20 .venv/install.log; exit 1; }
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m jobs.demo
+
+test: lint type
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/masks.py --small
+	$(BIN)/python benchmarks/predict.py --small
+	$(BIN)/python benchmarks/plan.py --small
+
+bench-gpu: setup
+	@echo "nothing yet"
+
+test-faults: setup
+	@echo "nothing yet"
+
+soak: setup
+	@echo "nothing yet"

@@ -1,0 +1,1 @@
+"""The COCO annotation format: masks, documents, scores. numpy, no torch."""

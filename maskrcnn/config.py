@@ -1,0 +1,141 @@
+"""What a user can set, as frozen dataclasses that refuse what cannot work. Knows nothing but the standard library."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from maskrcnn.errors import InputError
+
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+Heads = Literal["v1", "v2"]
+Norm = Literal["frozen", "batch"]
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+MasksKept = Literal["full", "none"]
+
+BACKBONES: tuple[Backbone, ...] = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+_Config = TypeVar("_Config")
+
+
+class UnusualValueWarning(UserWarning):
+    """A value that works, but lies outside the range that people use."""
+
+
+def flag(field_name: str) -> str:
+    """Name a field as the command line does: ``score_threshold`` is ``--score-threshold``."""
+    return "--" + field_name.replace("_", "-")
+
+
+def check(is_good: bool, field_name: str, value: object, rule: str) -> None:
+    """Refuse a value that cannot work.
+
+    Raises:
+        InputError: naming the flag, the rule and the value, when ``is_good`` is false.
+    """
+    if not is_good:
+        raise InputError(flag(field_name), f"must be {rule}, got {value}")
+
+
+def check_choice(field_name: str, value: object, choices: Collection[object]) -> None:
+    """Refuse a value that is not one of ``choices``.
+
+    Raises:
+        InputError: naming the flag, the choices and the value.
+    """
+    check(value in choices, field_name, value, "one of " + ", ".join(map(str, choices)))
+
+
+def warn_if_unusual(is_usual: bool, field_name: str, value: object, usual: str) -> None:
+    """Warn in one line of a value outside the usual range; it is used all the same."""
+    if not is_usual:
+        warnings.warn(f"{flag(field_name)} is usually {usual}, got {value}", UnusualValueWarning, stacklevel=4)
+
+
+def config_from_dict(cls: type[_Config], values: dict[str, Any]) -> _Config:
+    """Build a config dataclass from parsed JSON, lists becoming tuples; unknown keys are ignored."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: frozen(value) for name, value in values.items() if name in known})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network's shape: everything needed to build it before weights are loaded."""
+
+    backbone: Backbone = "resnet50"
+    """ResNet under the feature pyramid; resnet50 for speed, resnet101 for accuracy, 18 and 34 for small machines."""
+    heads: Heads = "v1"
+    """torchvision's two recipes: v1 as in the paper, v2 with deeper convolutional heads and batch norms."""
+    num_labels: int = 91
+    """Classes of the predictors, background included."""
+    norm: Norm = "frozen"
+    """Batch norms of the backbone: frozen (fine-tuning, small batches) or trained (from scratch)."""
+    anchor_sizes_px: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
+    """Anchor sides for each of the five pyramid levels, px of the network's input."""
+    anchor_aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        check_choice("backbone", self.backbone, BACKBONES)
+        check_choice("heads", self.heads, ("v1", "v2"))
+        check_choice("norm", self.norm, ("frozen", "batch"))
+        check(self.num_labels >= 2, "num_labels", self.num_labels, "2 or more (background and one category)")
+        check(
+            len(self.anchor_sizes_px) == 5,
+            "anchor_sizes_px",
+            self.anchor_sizes_px,
+            "five tuples, one a level",
+        )
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """How an image becomes the network's input; depends on that image alone, never on its batch."""
+
+    min_size_px: int = 800
+    """The shorter side is resized to this, px."""
+    max_size_px: int = 1333
+    """... unless the longer side would exceed this, px."""
+    pad_multiple_px: int = 32
+    """Shape buckets: height and width are padded up to multiples of this, px."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of RGB in [0, 1]."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    apply_exif: bool = True
+    """Turn images as their EXIF orientation says, before anything else."""
+    decode_scale: int = 1
+    """JPEGs are decoded at 1/this of their size; only 1 (full size) so far."""
+
+    def __post_init__(self) -> None:
+        check(self.min_size_px >= 32, "min_size", self.min_size_px, "32 px or more")
+        check(self.max_size_px >= self.min_size_px, "max_size", self.max_size_px, "at least --min-size")
+        is_stride = self.pad_multiple_px > 0 and self.pad_multiple_px % 32 == 0
+        check(is_stride, "pad_multiple", self.pad_multiple_px, "a multiple of 32, the network's stride")
+        check(self.decode_scale == 1, "decode_scale", self.decode_scale, "1")
+
+
+@dataclass(frozen=True)
+class ThresholdConfig:
+    """Which of the network's answers are kept."""
+
+    score_threshold: float = 0.5
+    nms_threshold: float = 0.5
+    """Boxes of one category that overlap more than this (IoU) are one object."""
+    max_detections: int = 300
+    """In an image; shelves and cells have more than COCO's 100."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.score_threshold <= 1, "score_threshold", self.score_threshold, "in [0, 1]")
+        check(0 < self.nms_threshold <= 1, "nms_threshold", self.nms_threshold, "in (0, 1]")
+        check(self.max_detections >= 1, "max_detections", self.max_detections, "1 or more")
+
+
+def to_json_dict(config: Any) -> dict[str, Any]:
+    """Give a config dataclass as plain JSON types."""
+    return asdict(config)

@@ -1,0 +1,119 @@
+"""Every error this package raises on purpose.
+
+    MaskrcnnError
+    ├── InputError              what the user gave is wrong: exit code 2
+    │   ├── AnnotationError     a COCO file, an annotation, a segmentation, an RLE
+    │   ├── BundleError         a model bundle or weights
+    │   ├── OutputError         an output that cannot take this job's results
+    │   └── ClusterError        too few resources to run
+    └── StorageError            a read or a write that failed
+        ├── NotFoundError
+        ├── AccessError         denied, read-only, not signed in
+        ├── IntegrityError      the bytes are not the ones that were listed
+        ├── StorageTimeout      transient
+        └── UnavailableError    transient: throttled, refused, reset, no network
+
+Ray carries exceptions between processes by pickle, so every class passes its fields by position to
+``Exception.__init__`` and builds its text in ``__str__``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+ErrorKind = Literal[
+    "not_found", "corrupt", "too_large", "unsupported", "integrity", "timeout", "unavailable", "worker_crash"
+]
+"""Why an image has no detections, as the predictions table names it."""
+
+ERROR_KINDS: tuple[ErrorKind, ...] = get_args(ErrorKind)
+
+TRANSIENT_KINDS: tuple[ErrorKind, ...] = ("timeout", "unavailable")
+"""Kinds that the next run tries again by itself."""
+
+
+class MaskrcnnError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class InputError(MaskrcnnError):
+    """A value from outside that cannot be used.
+
+    Args:
+        thing: what is wrong, as the user knows it: a flag, a field, a file.
+        rule: what must hold, starting with a verb: "must be in [0, 1], got 1.5".
+        place: the file or URI where it stands; empty for the command line.
+        remedy: what to do, where that is not plain from the rule.
+    """
+
+    def __init__(self, thing: str, rule: str, place: str = "", remedy: str = "") -> None:
+        super().__init__(thing, rule, place, remedy)
+        self.thing, self.rule, self.place, self.remedy = thing, rule, place, remedy
+
+    def __str__(self) -> str:
+        text = f"{self.thing} {self.rule}"
+        if self.place:
+            text += f", in {self.place}"
+        if self.remedy:
+            text += f"; {self.remedy}"
+        return text
+
+
+class AnnotationError(InputError):
+    """A COCO document, annotation or segmentation that breaks the format."""
+
+
+class BundleError(InputError):
+    """A model bundle or weights file that cannot be used."""
+
+
+class OutputError(InputError):
+    """An output folder that cannot take this job's results."""
+
+
+class ClusterError(InputError):
+    """A cluster with too few resources to run the job."""
+
+
+class StorageError(MaskrcnnError):
+    """A read or a write that failed.
+
+    Args:
+        uri: the object or folder.
+        reason: what the store said.
+    """
+
+    kind: ErrorKind = "unavailable"
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(uri, reason)
+        self.uri, self.reason = uri, reason
+
+    def __str__(self) -> str:
+        return f"{self.uri}: {self.reason}"
+
+
+class NotFoundError(StorageError):
+    """Nothing is stored under that URI."""
+
+    kind: ErrorKind = "not_found"
+
+
+class AccessError(StorageError):
+    """The store refused: permission denied, read-only, or not signed in."""
+
+
+class IntegrityError(StorageError):
+    """The bytes that came are not the ones that were listed."""
+
+    kind: ErrorKind = "integrity"
+
+
+class StorageTimeout(StorageError):
+    """The store did not answer in time."""
+
+    kind: ErrorKind = "timeout"
+
+
+class UnavailableError(StorageError):
+    """The store could not be reached, or said that it is overloaded."""

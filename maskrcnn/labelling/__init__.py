@@ -1,0 +1,1 @@
+"""The batch job: images in, Parquet out, each image exactly once."""

@@ -1,0 +1,1 @@
+"""From a COCO JSON to a model bundle."""
