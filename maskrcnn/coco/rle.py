@@ -1,0 +1,325 @@
+"""COCO's run-length encoding: compressed strings, polygons and masks in, validated RLE out.
+
+A mask's pixels are read column by column; `counts` are the lengths of its runs, background first. COCO compresses them
+into printable bytes. pycocotools trusts its input: counts beyond the mask, bytes outside the alphabet or a NaN in a
+polygon corrupt the heap and end the process, so whatever comes from outside passes a check here first. Knows nothing
+of files, annotations or torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import pycocotools.mask
+from numpy.typing import NDArray
+
+from maskrcnn.errors import AnnotationError
+
+MAX_MASK_PIXELS = 2**29 - 1
+"""The largest mask: pycocotools sets aside six bytes a run, which hold 30 bits and a sign within them."""
+
+MAX_OUTLINE_PX = 4_000_000
+"""The longest polygon outline: pycocotools' rasteriser makes five points for each px of it, unchecked."""
+
+_FIRST_BYTE, _LAST_BYTE = 48, 111
+_BITS_PER_BYTE = 5
+_MAX_BYTES_PER_RUN = 6
+
+Counts = NDArray[np.int64]
+
+
+class Rle(TypedDict):
+    """A compressed mask: `size` is [height, width], `counts` the compressed runs."""
+
+    size: list[int]
+    counts: bytes
+
+
+def encode_counts_batch(counts: Counts, offsets: NDArray[np.int64]) -> list[bytes]:
+    """Compress the runs of many masks at once, to the byte as pycocotools does.
+
+    Args:
+        counts: (total_runs,) int64, run lengths of all masks one after the other, background first in each.
+        offsets: (N + 1,) int64, where each mask's runs begin, and the end of the last.
+
+    Returns:
+        N compressed strings.
+
+    Source: pycocotools `maskApi.c`, `rleToString`.
+    """
+    position = np.arange(len(counts)) - np.repeat(offsets[:-1], np.diff(offsets))
+    deltas = counts.astype(np.int64)
+    later = np.flatnonzero(position > 2)
+    deltas[later] -= counts[later - 2]
+
+    magnitude = deltas ^ (deltas >> 63)
+    num_bytes = np.ones(len(deltas), np.int64)
+    bound = 1 << (_BITS_PER_BYTE - 1)
+    while len(magnitude) and bound <= magnitude.max():
+        num_bytes += magnitude >= bound
+        bound <<= _BITS_PER_BYTE
+
+    byte_ends = np.concatenate([[0], np.cumsum(num_bytes)])
+    written = np.empty(byte_ends[-1], np.uint8)
+    pending = np.arange(len(deltas))
+    for index in range(int(num_bytes.max(initial=0))):
+        bits = (deltas[pending] >> (_BITS_PER_BYTE * index)) & 0x1F
+        more = num_bytes[pending] > index + 1
+        written[byte_ends[pending] + index] = bits + more * 0x20 + _FIRST_BYTE
+        pending = pending[more]
+
+    text = written.tobytes()
+    return [text[start:end] for start, end in itertools.pairwise(byte_ends[offsets].tolist())]
+
+
+def encode_counts(counts: Sequence[int] | Counts) -> bytes:
+    """Compress the run lengths of one mask, background first."""
+    runs = np.asarray(counts, np.int64)
+    return encode_counts_batch(runs, np.array([0, len(runs)]))[0]
+
+
+def decode_counts(counts: bytes | str, *, thing: str = "segmentation", place: str = "") -> Counts:
+    """Read the run lengths out of a compressed string.
+
+    Args:
+        counts: the compressed string.
+        thing: what it belongs to, for the message, as in all functions here: "annotation 17 segmentation".
+        place: the file it stands in, for the message.
+
+    Returns:
+        (num_runs,) int64, background first; every run is 0 or more.
+
+    Raises:
+        AnnotationError: bytes outside the alphabet, a truncated string, a negative or overflowing run.
+
+    Source: pycocotools `maskApi.c`, `rleFrString`.
+    """
+
+    def refuse(rule: str) -> AnnotationError:
+        return AnnotationError(f"{thing} counts", rule, place)
+
+    try:
+        text = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
+    except UnicodeEncodeError:
+        raise refuse("must be ASCII text") from None
+    if not text:
+        return np.zeros(0, np.int64)
+    codes = np.frombuffer(text, np.uint8).astype(np.int64)
+    is_foreign = (codes < _FIRST_BYTE) | (codes > _LAST_BYTE)
+    if is_foreign.any():
+        at = int(is_foreign.argmax())
+        raise refuse(f"must hold bytes 48 to 111 only, got {int(codes[at])} at byte {at}")
+    codes -= _FIRST_BYTE
+    is_last = (codes & 0x20) == 0
+    if not is_last[-1]:
+        raise refuse("must end with a whole run, and is cut off")
+
+    ends = np.flatnonzero(is_last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_BYTES_PER_RUN:
+        raise refuse(f"must take at most {_MAX_BYTES_PER_RUN} bytes a run, got {int(lengths.max())}")
+    shifts = _BITS_PER_BYTE * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
+    runs -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * lengths)
+    # From the fourth run on, each is stored as the difference to the one two before: same colour, similar length.
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if runs.min() < 0 or runs.max() > MAX_MASK_PIXELS:
+        at = int(((runs < 0) | (runs > MAX_MASK_PIXELS)).argmax())
+        raise refuse(f"must hold runs of 0 to {MAX_MASK_PIXELS} px, got {int(runs[at])} as run {at}")
+    return runs
+
+
+def check_rle(rle: Any, *, size: tuple[int, int] | None = None, thing: str = "segmentation", place: str = "") -> Counts:
+    """Check a compressed RLE from outside.
+
+    Args:
+        rle: the parsed JSON: `size` and `counts` (bytes or str).
+        size: (height, width) of its image, px, where known.
+
+    Returns:
+        (num_runs,) int64, its run lengths, background first; they sum to height x width. Runs of 0 are legal anywhere.
+
+    Raises:
+        AnnotationError: naming what is broken.
+    """
+    height, width = _checked_size(rle, size, thing, place)
+    counts = rle.get("counts")
+    if not isinstance(counts, bytes | str):
+        raise AnnotationError(f"{thing} counts", f"must be a string, got {type(counts).__name__}", place)
+    return _checked_sum(decode_counts(counts, thing=thing, place=place), height, width, thing, place)
+
+
+def from_uncompressed(rle: Any, *, thing: str = "segmentation", place: str = "") -> Rle:
+    """Compress an RLE whose `counts` is a list of run lengths.
+
+    Raises:
+        AnnotationError: counts that are not whole numbers of 0 or more, or do not sum to height x width.
+    """
+    height, width = _checked_size(rle, None, thing, place)
+    runs = _flat_numbers(rle.get("counts"), f"{thing} counts", place)
+    if runs.dtype.kind == "f" and not np.array_equal(runs, np.trunc(runs)):
+        raise AnnotationError(f"{thing} counts", "must be whole numbers", place)
+    if len(runs) and (runs.min() < 0 or runs.max() > MAX_MASK_PIXELS):
+        raise AnnotationError(f"{thing} counts", f"must be runs of 0 to {MAX_MASK_PIXELS} px", place)
+    checked = _checked_sum(runs.astype(np.int64), height, width, thing, place)
+    return {"size": [height, width], "counts": encode_counts(_without_empty_runs(checked))}
+
+
+def check_polygon(polygon: Any, height: int, width: int, *, thing: str, place: str = "") -> NDArray[np.float64]:
+    """Check one polygon from outside.
+
+    Args:
+        polygon: flat [x1, y1, x2, y2, …], absolute px.
+        height, width: of its image, px.
+
+    Returns:
+        (2 x num_points,) float64. It may leave the image by as much as the image's longer side.
+
+    Raises:
+        AnnotationError: fewer than 3 points, half a point, not finite, or far outside the image.
+    """
+    xy = _flat_numbers(polygon, thing, place).astype(np.float64)
+    if len(xy) < 6 or len(xy) % 2:
+        raise AnnotationError(thing, f"must have 3 or more points (x, y), got {len(xy)} numbers", place)
+    if not np.isfinite(xy).all():
+        raise AnnotationError(thing, "must be finite, got NaN or infinity", place)
+    reach = max(height, width)
+    if xy.min() < -reach or xy.max() > 2 * reach:
+        far = xy.min() if xy.min() < -reach else xy.max()
+        rule = f"must lie near its image of {width} x {height} px, got coordinate {far:g}"
+        raise AnnotationError(thing, rule, place)
+    points = xy.reshape(-1, 2)
+    outline = np.abs(np.roll(points, -1, axis=0) - points).max(axis=1).sum()
+    if outline > MAX_OUTLINE_PX:
+        raise AnnotationError(thing, f"must have an outline of at most {MAX_OUTLINE_PX} px, got {outline:.0f}", place)
+    return xy
+
+
+def from_polygons(polygons: Any, height: int, width: int, *, thing: str = "segmentation", place: str = "") -> Rle:
+    """Rasterise the union of polygons, each a flat [x1, y1, x2, y2, …] in absolute px.
+
+    Raises:
+        AnnotationError: no polygon, or one that `check_polygon` refuses.
+    """
+    _checked_size({"size": [height, width]}, None, thing, place)
+    if not isinstance(polygons, list | tuple) or not polygons:
+        raise AnnotationError(thing, "must hold at least one polygon", place)
+    parts = [
+        check_polygon(polygon, height, width, thing=f"{thing} polygon {index}", place=place).tolist()
+        for index, polygon in enumerate(polygons)
+    ]
+    merged = pycocotools.mask.merge(pycocotools.mask.frPyObjects(parts, height, width))
+    return {"size": [height, width], "counts": merged["counts"]}
+
+
+def from_segmentation(
+    segmentation: Any, height: int, width: int, *, thing: str = "segmentation", place: str = ""
+) -> Rle:
+    """Turn any COCO segmentation into one compressed RLE, safe to give to pycocotools.
+
+    Args:
+        segmentation: parsed JSON: a list of polygons, or an RLE, compressed or not.
+        height, width: of its image, px.
+
+    Raises:
+        AnnotationError: naming what is broken.
+    """
+    if isinstance(segmentation, list | tuple):
+        return from_polygons(segmentation, height, width, thing=thing, place=place)
+    _checked_size(segmentation, (height, width), thing, place)
+    if isinstance(segmentation.get("counts"), list | tuple | np.ndarray):
+        return from_uncompressed(segmentation, thing=thing, place=place)
+    runs = check_rle(segmentation, thing=thing, place=place)
+    # pycocotools takes a wrong bounding box from runs of 0, and skips overlaps by that box.
+    return {"size": [height, width], "counts": encode_counts(_without_empty_runs(runs))}
+
+
+def from_mask(mask: NDArray[Any]) -> Rle:
+    """Compress a (height, width) mask; whatever is not 0 is foreground."""
+    if mask.ndim != 2 or not 0 < mask.size <= MAX_MASK_PIXELS:
+        raise AnnotationError("mask", f"must be (height, width) of 1 to {MAX_MASK_PIXELS} px, got {mask.shape}")
+    counts: bytes = pycocotools.mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8))["counts"]
+    return {"size": list(mask.shape), "counts": counts}
+
+
+def to_mask(rle: Rle) -> NDArray[np.uint8]:
+    """Draw an RLE as (height, width) uint8 of 0 and 1, in column-major memory as pycocotools does."""
+    runs = check_rle(rle)
+    height, width = rle["size"]
+    colours = (np.arange(len(runs)) % 2).astype(np.uint8)
+    return np.repeat(colours, runs).reshape(width, height).T
+
+
+def area(rle: Rle) -> int:
+    """Count the foreground pixels."""
+    return int(check_rle(rle)[1::2].sum())
+
+
+def to_bbox(rle: Rle) -> list[float]:
+    """Give the tight box round the foreground as [x, y, width, height], absolute px; all 0 for an empty mask."""
+    runs = check_rle(rle)
+    height = rle["size"][0]
+    ends = np.cumsum(runs)[1::2]
+    starts = ends - runs[1::2]
+    starts, lasts = starts[ends > starts], ends[ends > starts] - 1
+    if not len(starts):
+        return [0.0, 0.0, 0.0, 0.0]
+    left, right = int(starts[0]) // height, int(lasts[-1]) // height
+    spans_columns = (starts // height != lasts // height).any()
+    top = 0 if spans_columns else int((starts % height).min())
+    bottom = height - 1 if spans_columns else int((lasts % height).max())
+    return [float(left), float(top), float(right - left + 1), float(bottom - top + 1)]
+
+
+def to_json(rle: Rle) -> dict[str, Any]:
+    """Give an RLE as JSON holds it: `counts` as text."""
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _checked_size(rle: Any, expected: tuple[int, int] | None, thing: str, place: str) -> tuple[int, int]:
+    if not isinstance(rle, dict):
+        raise AnnotationError(thing, f"must be polygons or an RLE, got {type(rle).__name__}", place)
+    size = rle.get("size")
+    is_pair = isinstance(size, list | tuple) and len(size) == 2
+    if not is_pair or not all(isinstance(side, int | np.integer) and side > 0 for side in size or ()):
+        raise AnnotationError(f"{thing} size", f"must be [height, width] in px, got {size!r:.80}", place)
+    height, width = int(size[0]), int(size[1])  # type: ignore[index]
+    if height * width > MAX_MASK_PIXELS:
+        rule = f"must be at most {MAX_MASK_PIXELS} px, got {height} x {width}"
+    elif expected is not None and (height, width) != expected:
+        rule = f"must be its image's [height, width] {list(expected)}, got {[height, width]}"
+    else:
+        return height, width
+    raise AnnotationError(f"{thing} size", rule, place)
+
+
+def _checked_sum(runs: Counts, height: int, width: int, thing: str, place: str) -> Counts:
+    if (total := int(runs.sum())) != height * width:
+        rule = f"must sum to {height} x {width} = {height * width} px, got {total}"
+        raise AnnotationError(f"{thing} counts", rule, place)
+    return runs
+
+
+def _flat_numbers(values: Any, thing: str, place: str) -> NDArray[Any]:
+    try:
+        numbers = np.asarray(values if values is not None else "")
+    except ValueError:  # ragged nesting
+        numbers = np.asarray("")
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iuf"):
+        raise AnnotationError(thing, "must be a flat list of numbers", place)
+    return numbers
+
+
+def _without_empty_runs(runs: Counts) -> Counts:
+    if not (runs[1:] == 0).any():
+        return runs
+    kept = np.flatnonzero(runs)
+    colours = kept % 2
+    begins = np.flatnonzero(np.diff(colours, prepend=-1))
+    joined = np.add.reduceat(runs[kept], begins)
+    return np.concatenate([[0], joined]) if colours[0] else joined
