@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,3 +38,52 @@ def shared_path() -> Path:
             pytest.fail(f"the sample data is required here, and is not at {place}")
         pytest.skip(f"no sample data at {place}; set MASKRCNN_SHARED")
     return place
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A real S3 server over HTTP for the whole session, found by the environment as users' jobs find theirs."""
+    port = _free_port()
+    log_path = tempfile.mkstemp(prefix="moto-", suffix=".log")[1]
+    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
+    with open(log_path, "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        endpoint = f"http://127.0.0.1:{port}"
+        os.environ.update(
+            AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_REGION="us-east-1"
+        )
+        _wait_until_listening(port)
+        yield endpoint
+        server.terminate()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    """The URI of a fresh bucket."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3_client().create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+def s3_client() -> Any:
+    """Give a plain boto3 client to the test server, to arrange and to look behind the code's back."""
+    import boto3
+
+    return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_listening(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(f"nothing listens on port {port}")

@@ -1,1 +1,176 @@
-"""Every byte in or out, by URI: a path, s3://, gs://, az:// or any fsspec URL."""
+"""Every byte in or out, by URI: a path, ``s3://``, ``gs://``, ``az://`` or any fsspec URL.
+
+Three backends behind one set of functions: the local file system, the object stores through obstore (several times
+less CPU a GET than the alternatives, and a create-only put), and fsspec for the rest. Owns retries, deadlines,
+integrity and the names of failures; knows nothing of images, plans or tables.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from maskrcnn.errors import InputError
+from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = [
+    "ObjectMeta",
+    "PutAnswer",
+    "exists",
+    "is_local",
+    "join",
+    "list_batches",
+    "list_uris",
+    "normalise",
+    "open_input",
+    "put",
+    "put_if_absent",
+    "read_bytes",
+    "read_object",
+    "stat",
+]
+
+OBJECT_STORE_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss"})
+
+_stores: dict[str, Store] = {}
+
+
+def is_local(uri: str) -> bool:
+    """Say whether ``uri`` is a path on this machine (``file://`` included)."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def normalise(uri: str) -> str:
+    """Give the one spelling of ``uri`` that tables and plans hold: absolute for paths, no slash at the end.
+
+    Raises:
+        InputError: when it is empty or holds a NUL.
+    """
+    if not uri or "\0" in uri:
+        raise InputError(repr(uri), "is not a path or URI")
+    if is_local(uri):
+        path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+        return posixpath.abspath(posixpath.expanduser(path))
+    scheme, rest = uri.split("://", 1)
+    return f"{scheme.lower()}://{rest.rstrip('/')}"
+
+
+def join(base_uri: str, *names: str) -> str:
+    """Append path segments to a URI."""
+    return "/".join([base_uri.rstrip("/"), *names])
+
+
+def _store(uri: str) -> Store:
+    """Find the backend of ``uri``, made once a process and bucket."""
+    if is_local(uri):
+        root = "file"
+    else:
+        parts = urlsplit(uri)
+        root = f"{parts.scheme}://{parts.netloc}"
+    if root not in _stores:
+        _stores[root] = _build_store(root)
+    return _stores[root]
+
+
+def _build_store(root: str) -> Store:
+    # Imported here, so that a machine without the object store's client still reads its disk.
+    if root == "file":
+        from maskrcnn.storage.local import LocalStore
+
+        return LocalStore()
+    if root.split("://", 1)[0] in OBJECT_STORE_SCHEMES:
+        from maskrcnn.storage.object_store import ObjectStore
+
+        return ObjectStore(root)
+    from maskrcnn.storage.other import FsspecStore
+
+    return FsspecStore(root)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole object.
+
+    Raises:
+        NotFoundError, AccessError, StorageTimeout, UnavailableError: as the store answers.
+    """
+    return _store(uri).read(uri)
+
+
+def read_object(uri: str, etag: str, size: int) -> bytes:
+    """Read the version of an object that was listed, and check that these are its bytes.
+
+    Args:
+        uri: the object.
+        etag: as listed; where it is an MD5 (not multipart, not KMS), the body is checked against it.
+        size: as listed, bytes.
+
+    Raises:
+        NotFoundError: also when the object has changed since it was listed.
+        IntegrityError: when length or MD5 disagree, twice in a row.
+        AccessError, StorageTimeout, UnavailableError: as the store answers.
+    """
+    return _store(uri).read_version(uri, etag, size)
+
+
+def open_input(uri: str) -> BinaryIO:
+    """Open an object for reading at any position; only the ranges that are read travel."""
+    return _store(uri).open_input(uri)
+
+
+def put(uri: str, body: bytes) -> None:
+    """Write a whole object, replacing what is there; readers see the old or the new one, never a part."""
+    _store(uri).put(uri, body)
+
+
+def put_if_absent(uri: str, body: bytes) -> PutAnswer:
+    """Create an object, atomically and only if nothing is there.
+
+    Returns:
+        CREATED, EXISTS, or UNKNOWN where the answer was lost: the caller reads back. EXISTS can be the caller's own
+        earlier try, when the client repeated a put whose answer it had lost.
+
+    Raises:
+        AccessError: when the store refuses.
+    """
+    return _store(uri).put_if_absent(uri, body)
+
+
+def exists(uri: str) -> bool:
+    """Say whether an object is there."""
+    return _store(uri).exists(uri)
+
+
+def stat(uri: str) -> ObjectMeta:
+    """Give an object's etag, size and time.
+
+    Raises:
+        NotFoundError: when nothing is there.
+    """
+    return _store(uri).stat(uri)
+
+
+def list_batches(uri: str) -> Iterator[pyarrow.RecordBatch]:
+    """List every object under a folder or prefix, in batches.
+
+    Yields:
+        Record batches of uri (string), etag (string), size (int64, bytes), last_modified (timestamp[us, UTC]); names
+        that start with a dot are left out. Nothing there: no batch.
+
+    Raises:
+        AccessError, UnavailableError: as the store answers.
+    """
+    return _store(uri).list_batches(uri)
+
+
+def list_uris(uri: str) -> list[str]:
+    """List the URIs of every object under a folder or prefix; for folders whose listing fits in memory."""
+    uris: list[str] = []
+    for batch in list_batches(uri):
+        column: Any = batch.column("uri")
+        uris.extend(column.to_pylist())
+    return uris

@@ -1,0 +1,70 @@
+"""What every backend offers, and the shapes of the answers."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+if TYPE_CHECKING:
+    import pyarrow
+
+LISTING_COLUMNS = ("uri", "etag", "size", "last_modified")
+
+_QUERY = re.compile(r"\?[^\s'\"<>]*")
+
+
+class PutAnswer(enum.Enum):
+    """What became of a create-if-absent put."""
+
+    CREATED = "created"
+    EXISTS = "exists"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ObjectMeta:
+    """One object as its store describes it."""
+
+    uri: str
+    etag: str
+    size: int
+    last_modified_s: float
+    """Seconds since the epoch."""
+
+
+class Store(Protocol):
+    """One backend; every method takes the whole URI. The functions of ``maskrcnn.storage`` say what each does."""
+
+    def read(self, uri: str) -> bytes: ...
+    def read_version(self, uri: str, etag: str, size: int) -> bytes: ...
+    def open_input(self, uri: str) -> BinaryIO: ...
+    def put(self, uri: str, body: bytes) -> None: ...
+    def put_if_absent(self, uri: str, body: bytes) -> PutAnswer: ...
+    def exists(self, uri: str) -> bool: ...
+    def stat(self, uri: str) -> ObjectMeta: ...
+    def list_batches(self, uri: str) -> Iterator[pyarrow.RecordBatch]: ...
+
+
+def listing_batch(metas: list[ObjectMeta]) -> pyarrow.RecordBatch:
+    """Give some objects as one batch of a listing."""
+    import pyarrow as pa
+
+    micros = [int(meta.last_modified_s * 1e6) for meta in metas]
+    return pa.record_batch(
+        [
+            pa.array([meta.uri for meta in metas], pa.string()),
+            pa.array([meta.etag for meta in metas], pa.string()),
+            pa.array([meta.size for meta in metas], pa.int64()),
+            pa.array(micros, pa.timestamp("us", tz="UTC")),
+        ],
+        names=list(LISTING_COLUMNS),
+    )
+
+
+def short_reason(error: BaseException) -> str:
+    """Give an error's first line without query strings: presigned URLs carry credentials there."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return _QUERY.sub("?…", lines[0])[:300]

@@ -1,0 +1,195 @@
+"""The local file system: exclusive links for create-if-absent, size and mtime as etag."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote
+
+from maskrcnn.errors import AccessError, NotFoundError, StorageError
+from maskrcnn.storage.base import ObjectMeta, PutAnswer, listing_batch
+
+if TYPE_CHECKING:
+    import pyarrow
+
+LISTING_BATCH_SIZE = 10_000
+
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+
+
+class LocalStore:
+    """Files on this machine."""
+
+    def read(self, uri: str) -> bytes:
+        """Read a whole file."""
+        with _named_errors(uri), open(_path(uri), "rb") as file:
+            return file.read()
+
+    def read_version(self, uri: str, etag: str, size: int) -> bytes:
+        """Read a file that must still be the one that was listed."""
+        with _named_errors(uri), open(_path(uri), "rb") as file:
+            body = file.read()
+            found = _etag(os.fstat(file.fileno()))
+        if found != etag:
+            raise NotFoundError(uri, "the file changed since it was listed; the next run plans the new one")
+        return body
+
+    def open_input(self, uri: str) -> BinaryIO:
+        """Open a file for reading."""
+        with _named_errors(uri):
+            return open(_path(uri), "rb")
+
+    def put(self, uri: str, body: bytes) -> None:
+        """Write beside the target, then rename over it."""
+        path = _path(uri)
+        with _named_errors(uri):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".put-")
+            try:
+                os.fchmod(descriptor, 0o666 & ~_umask())
+                _write_all(descriptor, body)
+                os.rename(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+            finally:
+                os.close(descriptor)
+
+    def put_if_absent(self, uri: str, body: bytes) -> PutAnswer:
+        """Write a file without a name, then link it in: nobody sees a part of it, and a kill leaves nothing behind."""
+        path = _path(uri)
+        folder = os.path.dirname(path)
+        with _named_errors(uri):
+            os.makedirs(folder, exist_ok=True)
+            try:
+                descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+            except (AttributeError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _DENIED | _ABSENT:
+                    raise
+                return _link_named_temporary(path, body)
+            try:
+                _write_all(descriptor, body)
+                # The descriptor, unused with an absolute path, makes Python call linkat, which follows links.
+                return _link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+            finally:
+                os.close(descriptor)
+
+    def exists(self, uri: str) -> bool:
+        """Say whether a file is there."""
+        return os.path.isfile(_path(uri))
+
+    def stat(self, uri: str) -> ObjectMeta:
+        """Give a file's size and mtime."""
+        with _named_errors(uri):
+            return _meta(uri, os.stat(_path(uri)))
+
+    def list_batches(self, uri: str) -> Iterator[pyarrow.RecordBatch]:
+        """Walk a folder in name order, following links but never in a circle."""
+        metas: list[ObjectMeta] = []
+        for meta in _walk(_path(uri), set()):
+            metas.append(meta)
+            if len(metas) == LISTING_BATCH_SIZE:
+                yield listing_batch(metas)
+                metas = []
+        if metas:
+            yield listing_batch(metas)
+
+
+def _walk(folder: str, entered: set[tuple[int, int]]) -> Iterator[ObjectMeta]:
+    with _named_errors(folder):
+        try:
+            folder_stat = os.stat(folder)
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return
+    identity = (folder_stat.st_dev, folder_stat.st_ino)
+    if identity in entered:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            found = entry.stat()
+        except FileNotFoundError:  # a dangling link, or gone since the scan
+            continue
+        if stat_module.S_ISDIR(found.st_mode):
+            yield from _walk(entry.path, entered | {identity})
+        elif stat_module.S_ISREG(found.st_mode):
+            yield _meta(_uri(entry.path), found)
+
+
+def _uri(path: str) -> str:
+    """Spell a path as a table can hold it: names that are not UTF-8 become percent-encoded ``file://`` URIs."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "file://" + quote(os.fsencode(path))
+    return path
+
+
+def _path(uri: str) -> str:
+    if not uri.startswith("file://"):
+        return uri
+    from urllib.parse import unquote_to_bytes
+
+    return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+
+
+def _etag(found: os.stat_result) -> str:
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _meta(uri: str, found: os.stat_result) -> ObjectMeta:
+    return ObjectMeta(uri, _etag(found), found.st_size, found.st_mtime)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_all(descriptor: int, body: bytes) -> None:
+    view = memoryview(body)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.fsync(descriptor)
+
+
+def _link(source: str, path: str, *, src_dir_fd: int | None = None) -> PutAnswer:
+    try:
+        os.link(source, path, src_dir_fd=src_dir_fd, follow_symlinks=True)
+    except FileExistsError:
+        return PutAnswer.EXISTS
+    return PutAnswer.CREATED
+
+
+def _link_named_temporary(path: str, body: bytes) -> PutAnswer:
+    """Do the same where the file system has no unnamed files; a kill can leave a hidden file behind."""
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".put-")
+    try:
+        os.fchmod(descriptor, 0o666 & ~_umask())
+        _write_all(descriptor, body)
+        return _link(temporary, path)
+    finally:
+        os.close(descriptor)
+        os.unlink(temporary)
+
+
+@contextmanager
+def _named_errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in _ABSENT:
+            raise NotFoundError(uri, reason) from error
+        if error.errno in _DENIED:
+            raise AccessError(uri, reason) from error
+        raise StorageError(uri, reason) from error
