@@ -1,34 +1,48 @@
-"""COCO's run-length encoding: compressed strings, polygons and masks in, validated RLE out.
+"""COCO masks as compressed RLE: polygons, run lengths and pixels in, validated RLE out.
 
-A mask's pixels are read column by column; `counts` are the lengths of its runs, background first. COCO compresses them
-into printable bytes. pycocotools trusts its input: counts beyond the mask, bytes outside the alphabet or a NaN in a
-polygon corrupt the heap and end the process, so whatever comes from outside passes a check here first. Knows nothing
-of files, annotations or torch.
+pycocotools trusts its input: counts beyond the mask, bytes outside the alphabet or a NaN in a polygon corrupt the heap
+and end the process, so whatever comes from outside passes a check here first. Knows nothing of files, annotations or
+torch.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 import pycocotools.mask
 from numpy.typing import NDArray
 
+from maskrcnn.coco.runs import (
+    MAX_MASK_PIXELS,
+    Counts,
+    decode_counts,
+    encode_counts,
+    encode_counts_batch,
+    without_empty_runs,
+)
 from maskrcnn.errors import AnnotationError
 
-MAX_MASK_PIXELS = 2**29 - 1
-"""The largest mask: pycocotools sets aside six bytes a run, which hold 30 bits and a sign within them."""
+__all__ = [
+    "MAX_MASK_PIXELS",
+    "Rle",
+    "area",
+    "check_polygon",
+    "check_rle",
+    "decode_counts",
+    "encode_counts",
+    "encode_counts_batch",
+    "from_mask",
+    "from_polygons",
+    "from_segmentation",
+    "from_uncompressed",
+    "to_bbox",
+    "to_json",
+    "to_mask",
+]
 
 MAX_OUTLINE_PX = 4_000_000
 """The longest polygon outline: pycocotools' rasteriser makes five points for each px of it, unchecked."""
-
-_FIRST_BYTE, _LAST_BYTE = 48, 111
-_BITS_PER_BYTE = 5
-_MAX_BYTES_PER_RUN = 6
-
-Counts = NDArray[np.int64]
 
 
 class Rle(TypedDict):
@@ -38,108 +52,14 @@ class Rle(TypedDict):
     counts: bytes
 
 
-def encode_counts_batch(counts: Counts, offsets: NDArray[np.int64]) -> list[bytes]:
-    """Compress the runs of many masks at once, to the byte as pycocotools does.
-
-    Args:
-        counts: (total_runs,) int64, run lengths of all masks one after the other, background first in each.
-        offsets: (N + 1,) int64, where each mask's runs begin, and the end of the last.
-
-    Returns:
-        N compressed strings.
-
-    Source: pycocotools `maskApi.c`, `rleToString`.
-    """
-    position = np.arange(len(counts)) - np.repeat(offsets[:-1], np.diff(offsets))
-    deltas = counts.astype(np.int64)
-    later = np.flatnonzero(position > 2)
-    deltas[later] -= counts[later - 2]
-
-    magnitude = deltas ^ (deltas >> 63)
-    num_bytes = np.ones(len(deltas), np.int64)
-    bound = 1 << (_BITS_PER_BYTE - 1)
-    while len(magnitude) and bound <= magnitude.max():
-        num_bytes += magnitude >= bound
-        bound <<= _BITS_PER_BYTE
-
-    byte_ends = np.concatenate([[0], np.cumsum(num_bytes)])
-    written = np.empty(byte_ends[-1], np.uint8)
-    pending = np.arange(len(deltas))
-    for index in range(int(num_bytes.max(initial=0))):
-        bits = (deltas[pending] >> (_BITS_PER_BYTE * index)) & 0x1F
-        more = num_bytes[pending] > index + 1
-        written[byte_ends[pending] + index] = bits + more * 0x20 + _FIRST_BYTE
-        pending = pending[more]
-
-    text = written.tobytes()
-    return [text[start:end] for start, end in itertools.pairwise(byte_ends[offsets].tolist())]
-
-
-def encode_counts(counts: Sequence[int] | Counts) -> bytes:
-    """Compress the run lengths of one mask, background first."""
-    runs = np.asarray(counts, np.int64)
-    return encode_counts_batch(runs, np.array([0, len(runs)]))[0]
-
-
-def decode_counts(counts: bytes | str, *, thing: str = "segmentation", place: str = "") -> Counts:
-    """Read the run lengths out of a compressed string.
-
-    Args:
-        counts: the compressed string.
-        thing: what it belongs to, for the message, as in all functions here: "annotation 17 segmentation".
-        place: the file it stands in, for the message.
-
-    Returns:
-        (num_runs,) int64, background first; every run is 0 or more.
-
-    Raises:
-        AnnotationError: bytes outside the alphabet, a truncated string, a negative or overflowing run.
-
-    Source: pycocotools `maskApi.c`, `rleFrString`.
-    """
-
-    def refuse(rule: str) -> AnnotationError:
-        return AnnotationError(f"{thing} counts", rule, place)
-
-    try:
-        text = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
-    except UnicodeEncodeError:
-        raise refuse("must be ASCII text") from None
-    if not text:
-        return np.zeros(0, np.int64)
-    codes = np.frombuffer(text, np.uint8).astype(np.int64)
-    is_foreign = (codes < _FIRST_BYTE) | (codes > _LAST_BYTE)
-    if is_foreign.any():
-        at = int(is_foreign.argmax())
-        raise refuse(f"must hold bytes 48 to 111 only, got {int(codes[at])} at byte {at}")
-    codes -= _FIRST_BYTE
-    is_last = (codes & 0x20) == 0
-    if not is_last[-1]:
-        raise refuse("must end with a whole run, and is cut off")
-
-    ends = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _MAX_BYTES_PER_RUN:
-        raise refuse(f"must take at most {_MAX_BYTES_PER_RUN} bytes a run, got {int(lengths.max())}")
-    shifts = _BITS_PER_BYTE * (np.arange(len(codes)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
-    runs -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * lengths)
-    # From the fourth run on, each is stored as the difference to the one two before: same colour, similar length.
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    if runs.min() < 0 or runs.max() > MAX_MASK_PIXELS:
-        at = int(((runs < 0) | (runs > MAX_MASK_PIXELS)).argmax())
-        raise refuse(f"must hold runs of 0 to {MAX_MASK_PIXELS} px, got {int(runs[at])} as run {at}")
-    return runs
-
-
 def check_rle(rle: Any, *, size: tuple[int, int] | None = None, thing: str = "segmentation", place: str = "") -> Counts:
     """Check a compressed RLE from outside.
 
     Args:
         rle: the parsed JSON: `size` and `counts` (bytes or str).
         size: (height, width) of its image, px, where known.
+        thing: what it belongs to, for the message, as in all functions here: "annotation 17 segmentation".
+        place: the file it stands in, for the message.
 
     Returns:
         (num_runs,) int64, its run lengths, background first; they sum to height x width. Runs of 0 are legal anywhere.
@@ -167,7 +87,7 @@ def from_uncompressed(rle: Any, *, thing: str = "segmentation", place: str = "")
     if len(runs) and (runs.min() < 0 or runs.max() > MAX_MASK_PIXELS):
         raise AnnotationError(f"{thing} counts", f"must be runs of 0 to {MAX_MASK_PIXELS} px", place)
     checked = _checked_sum(runs.astype(np.int64), height, width, thing, place)
-    return {"size": [height, width], "counts": encode_counts(_without_empty_runs(checked))}
+    return {"size": [height, width], "counts": encode_counts(without_empty_runs(checked))}
 
 
 def check_polygon(polygon: Any, height: int, width: int, *, thing: str, place: str = "") -> NDArray[np.float64]:
@@ -236,7 +156,7 @@ def from_segmentation(
         return from_uncompressed(segmentation, thing=thing, place=place)
     runs = check_rle(segmentation, thing=thing, place=place)
     # pycocotools takes a wrong bounding box from runs of 0, and skips overlaps by that box.
-    return {"size": [height, width], "counts": encode_counts(_without_empty_runs(runs))}
+    return {"size": [height, width], "counts": encode_counts(without_empty_runs(runs))}
 
 
 def from_mask(mask: NDArray[Any]) -> Rle:
@@ -313,13 +233,3 @@ def _flat_numbers(values: Any, thing: str, place: str) -> NDArray[Any]:
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iuf"):
         raise AnnotationError(thing, "must be a flat list of numbers", place)
     return numbers
-
-
-def _without_empty_runs(runs: Counts) -> Counts:
-    if not (runs[1:] == 0).any():
-        return runs
-    kept = np.flatnonzero(runs)
-    colours = kept % 2
-    begins = np.flatnonzero(np.diff(colours, prepend=-1))
-    joined = np.add.reduceat(runs[kept], begins)
-    return np.concatenate([[0], joined]) if colours[0] else joined
