@@ -6,6 +6,7 @@
     │   ├── BundleError         a model bundle or weights
     │   ├── OutputError         an output that cannot take this job's results
     │   └── ClusterError        too few resources to run
+    ├── NonFiniteError          training gave NaN or infinity
     └── StorageError            a read or a write that failed
         ├── NotFoundError
         ├── AccessError         denied, read-only, not signed in
@@ -73,6 +74,28 @@ class OutputError(InputError):
 
 class ClusterError(InputError):
     """A cluster with too few resources to run the job."""
+
+
+class NonFiniteError(MaskrcnnError):
+    """A training step whose losses or gradients are not finite; the weights are those of the step before.
+
+    Args:
+        step: counted from 0.
+        image_ids: the images of the step.
+        losses: by name, with ``gradient`` for the gradient's norm.
+    """
+
+    def __init__(self, step: int, image_ids: tuple[int, ...], losses: dict[str, float]) -> None:
+        super().__init__(step, image_ids, losses)
+        self.step, self.image_ids, self.losses = step, image_ids, losses
+
+    def __str__(self) -> str:
+        named = ", ".join(f"{name} {value:g}" for name, value in self.losses.items())
+        images = ", ".join(map(str, self.image_ids))
+        return (
+            f"step {self.step} must give finite losses and gradients, got {named}, on images {images}; "
+            "lower --learning-rate, or look at the annotations of these images"
+        )
 
 
 class StorageError(MaskrcnnError):

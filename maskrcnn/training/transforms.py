@@ -6,7 +6,9 @@ whichever worker it is prepared, and after a resume.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +17,22 @@ from torch import Tensor
 from maskrcnn.config import check
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how much red, green and blue add to brightness
+
+
+class Purpose(enum.IntEnum):
+    """What chance is asked for."""
+
+    ORDER = 0
+    AUGMENT = 1
+    ANCHORS = 2
+    ROIS = 3
+
+
+class SampleKey(NamedTuple):
+    """Which sample, and how often it has been seen: all that its randomness depends on besides the seed."""
+
+    epoch: int
+    index: int
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,7 @@ class Sample:
     """(N,) int64, the network's class indices, 1 or more."""
     masks: Tensor
     """(N, H, W) bool."""
+    key: SampleKey = SampleKey(0, 0)
     image_id: int = 0
     num_left_out: int = 0
     """Instances of the file whose mask turned out to be empty."""
@@ -54,9 +73,9 @@ class Sample:
             raise ValueError(f"a sample's parts must fit together, got {shapes} for image {self.image_id}")
 
 
-def random_generator(seed: int, epoch: int, index: int, purpose: int = 0) -> np.random.Generator:
-    """Build the generator of one sample in one epoch; another ``purpose`` gives an independent one."""
-    return np.random.default_rng((seed, epoch, index, purpose))
+def random_generator(seed: int, purpose: Purpose, key: SampleKey) -> np.random.Generator:
+    """Build the generator of one purpose for one sample in one epoch; no two of them have anything in common."""
+    return np.random.default_rng((seed, purpose, *key))
 
 
 def augment(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> Sample:

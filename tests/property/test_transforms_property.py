@@ -7,7 +7,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskrcnn.training.transforms import AugmentConfig, Sample, augment, flip_horizontal, random_generator
+from maskrcnn.training.transforms import (
+    AugmentConfig,
+    Purpose,
+    Sample,
+    SampleKey,
+    augment,
+    flip_horizontal,
+    random_generator,
+)
 
 
 @st.composite
@@ -39,7 +47,7 @@ def test_flipping_twice_changes_nothing(sample: Sample) -> None:
 
 @given(samples(), st.integers(0, 1000), st.floats(0, 1), st.floats(0, 0.99))
 def test_a_box_is_always_the_one_around_its_mask(sample: Sample, seed: int, flips: float, jitter: float) -> None:
-    augmented = augment(sample, AugmentConfig(flips, jitter), random_generator(seed, 0, 0))
+    augmented = augment(sample, AugmentConfig(flips, jitter), random_generator(seed, Purpose.AUGMENT, SampleKey(0, 0)))
     assert augmented.image.shape == sample.image.shape
     assert augmented.image.dtype == torch.uint8
     assert augmented.labels.equal(sample.labels)
@@ -49,7 +57,7 @@ def test_a_box_is_always_the_one_around_its_mask(sample: Sample, seed: int, flip
 
 @given(samples(), st.integers(0, 1000))
 def test_pixels_move_with_their_masks(sample: Sample, seed: int) -> None:
-    augmented = augment(sample, AugmentConfig(0.5, 0), random_generator(seed, 0, 0))
+    augmented = augment(sample, AugmentConfig(0.5, 0), random_generator(seed, Purpose.AUGMENT, SampleKey(0, 0)))
     for before, after in zip(sample.masks, augmented.masks, strict=True):
         seen_before = sorted(map(tuple, sample.image[:, before].T.tolist()))
         seen_after = sorted(map(tuple, augmented.image[:, after].T.tolist()))
