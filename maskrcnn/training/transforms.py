@@ -35,6 +35,9 @@ class SampleKey(NamedTuple):
     index: int
 
 
+_UNKEYED = SampleKey(0, 0)
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
     """How far training images wander from their files."""
@@ -61,7 +64,7 @@ class Sample:
     """(N,) int64, the network's class indices, 1 or more."""
     masks: Tensor
     """(N, H, W) bool."""
-    key: SampleKey = SampleKey(0, 0)
+    key: SampleKey = _UNKEYED
     image_id: int = 0
     num_left_out: int = 0
     """Instances of the file whose mask turned out to be empty."""

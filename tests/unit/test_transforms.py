@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,10 @@ def _sample() -> Sample:
     image = torch.arange(3 * 2 * 4, dtype=torch.uint8).reshape(3, 2, 4) * 10
     mask = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]], dtype=torch.bool)
     return Sample(image, torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.tensor([3]), mask, image_id=7)
+
+
+def _rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    return random_generator(seed, Purpose.AUGMENT, SampleKey(epoch, index))
 
 
 def test_flip_mirrors_image_box_and_mask() -> None:
@@ -52,28 +57,27 @@ def test_brightness_contrast_and_saturation_do_what_they_say() -> None:
 
 def test_the_same_key_gives_the_same_sample_and_other_keys_do_not() -> None:
     config = AugmentConfig(color_jitter=0.3)
-    first = augment(_sample(), config, random_generator(0, Purpose.AUGMENT, SampleKey(1, 2)))
-    assert augment(_sample(), config, random_generator(0, Purpose.AUGMENT, SampleKey(1, 2))).image.equal(first.image)
-    for seed, *key in [(1, 1, 2), (0, 2, 2), (0, 1, 3)]:
-        assert not augment(_sample(), config, random_generator(seed, Purpose.AUGMENT, SampleKey(*key))).image.equal(
-            first.image
-        )
+    first = augment(_sample(), config, _rng(0, 1, 2))
+    assert augment(_sample(), config, _rng(0, 1, 2)).image.equal(first.image)
+    for key in [(1, 1, 2), (0, 2, 2), (0, 1, 3)]:
+        assert not augment(_sample(), config, _rng(*key)).image.equal(first.image)
+
+
+def test_another_purpose_has_other_chances() -> None:
+    drawn = {random_generator(0, purpose, SampleKey(0, 0)).integers(2**60) for purpose in Purpose}
+    assert len(drawn) == len(Purpose)
 
 
 def test_colours_do_not_change_who_is_flipped() -> None:
     for index in range(20):
-        plain = augment(
-            _sample(), AugmentConfig(color_jitter=0), random_generator(0, Purpose.AUGMENT, SampleKey(0, index))
-        )
-        bright = augment(
-            _sample(), AugmentConfig(color_jitter=0.5), random_generator(0, Purpose.AUGMENT, SampleKey(0, index))
-        )
+        plain = augment(_sample(), AugmentConfig(color_jitter=0), _rng(0, 0, index))
+        bright = augment(_sample(), AugmentConfig(color_jitter=0.5), _rng(0, 0, index))
         assert plain.boxes.equal(bright.boxes)
 
 
 def test_no_augmentation_leaves_a_sample_as_it_is() -> None:
     sample = _sample()
-    assert augment(sample, AugmentConfig(0, 0), random_generator(0, Purpose.AUGMENT, SampleKey(0, 0))) is sample
+    assert augment(sample, AugmentConfig(0, 0), _rng(0, 0, 0)) is sample
 
 
 def test_parts_that_do_not_fit_together_are_no_sample() -> None:
