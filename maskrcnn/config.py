@@ -139,3 +139,54 @@ class ThresholdConfig:
 def to_json_dict(config: Any) -> dict[str, Any]:
     """Give a config dataclass as plain JSON types."""
     return asdict(config)
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """One run of the labelling job."""
+
+    bundle_uri: str
+    images_uri: str
+    output_uri: str
+    image_root_uri: str | None = None
+    """Where the images of a COCO JSON lie."""
+    score_threshold: float | None = None
+    """None: the bundle's; so for the two that follow."""
+    nms_threshold: float | None = None
+    max_detections: int | None = None
+    batch_size: int = 2
+    """Images a forward."""
+    num_actors: tuple[int, int] | None = None
+    """The fewest and the most actors; None: as many as the cluster has room for."""
+    device: Device = "auto"
+    precision: Precision = "auto"
+    rows_per_part: int | None = None
+    """Images in one output file; None: 2048 on GPUs, 256 on CPUs."""
+    date_from: str | None = None
+    """last-modified, a column of the manifest, or a regular expression with one group over the image's URI."""
+    retry_errors: bool = False
+    masks: MasksKept = "full"
+    max_pixels: int = 100_000_000
+    """Larger images are refused from their header."""
+    price_per_hour: float | None = None
+    """Of the whole cluster, for the cost in the run record."""
+
+    def __post_init__(self) -> None:
+        for name in ("bundle_uri", "images_uri", "output_uri"):
+            check(bool(getattr(self, name)), name.removesuffix("_uri"), "nothing", "a path or URI")
+        if self.score_threshold is not None:
+            check(0 <= self.score_threshold <= 1, "score_threshold", self.score_threshold, "in [0, 1]")
+        if self.nms_threshold is not None:
+            check(0 < self.nms_threshold <= 1, "nms_threshold", self.nms_threshold, "in (0, 1]")
+        if self.max_detections is not None:
+            check(self.max_detections >= 1, "max_detections", self.max_detections, "1 or more")
+        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        if self.num_actors is not None:
+            low, high = self.num_actors
+            check(1 <= low <= high, "num_actors", f"{low},{high}", "MIN[,MAX] with 1 <= MIN <= MAX")
+        if self.rows_per_part is not None:
+            check(1 <= self.rows_per_part <= 1_000_000, "rows_per_part", self.rows_per_part, "in 1..1000000")
+        check_choice("device", self.device, ("auto", "cpu", "cuda"))
+        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        check_choice("masks", self.masks, ("full", "none"))
+        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")

@@ -25,7 +25,7 @@ from maskrcnn.storage import PutAnswer
 PLANNED_COLUMNS = ("image_uri", "etag", "attempt")
 
 NO_DATE = "__HIVE_DEFAULT_PARTITION__"
-"""How a Hive-style path spells "no date"; readers give null for it."""
+"""The date of an image without one, where the others have one: readers of Hive-style paths give null for it."""
 
 _PART_FILE = re.compile(r"part-(\d{6})-(\d{5,})\.parquet$")
 

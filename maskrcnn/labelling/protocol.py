@@ -7,9 +7,9 @@ that what is explored there is what runs here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -27,6 +27,8 @@ from maskrcnn.labelling.plan import (
 from maskrcnn.storage import PutAnswer
 
 MAX_PUT_TRIES = 8
+
+_Outcome = TypeVar("_Outcome")
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,15 @@ class Reconciled:
     dates_complete: tuple[str | None, ...]
 
 
-Conversation = Generator[Any, Any, Any]
+def converse(steps: Generator[Any, Any, _Outcome], answer: Callable[[Any], Any]) -> _Outcome:
+    """Carry a conversation to its end, each request answered by ``answer``."""
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(answer(request))
+    except StopIteration as stop:
+        outcome: _Outcome = stop.value
+        return outcome
 
 
 def append_plan(

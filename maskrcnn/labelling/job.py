@@ -1,0 +1,236 @@
+"""One run of the labelling job, as its driver sees it: check, list, plan, label, reconcile, record.
+
+Answers the protocol's requests from the real OUTPUT; the labelling itself is ``pipeline.py``'s, on Ray.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from maskrcnn import storage
+from maskrcnn.config import LabelConfig, ThresholdConfig
+from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, OutputError, UnavailableError
+from maskrcnn.labelling import pipeline, protocol
+from maskrcnn.labelling.cluster import Pool, size_pool
+from maskrcnn.labelling.listing import list_manifest
+from maskrcnn.labelling.maker import MakerSettings
+from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.plan import PartId, PlannedPart, plan_rows
+from maskrcnn.labelling.progress import Progress
+from maskrcnn.labelling.record import Tally, build_record
+from maskrcnn.model.bundle import Bundle, load_bundle
+
+ROWS_PER_PART_GPU = 2048
+ROWS_PER_PART_CPU = 256
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do."""
+
+    num_listed: int
+    num_planned_before: int
+    num_to_plan: int
+    num_parts_to_plan: int
+    num_bytes: int
+    num_parts_left: int
+    """Of earlier plans."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did."""
+
+    run_id: str
+    record_uri: str
+    record: dict[str, Any] = field(repr=False)
+    reconciled: protocol.Reconciled = field(repr=False)
+
+    @property
+    def is_reconciled(self) -> bool:
+        """Say whether every planned part is in the table."""
+        return not self.reconciled.parts_left
+
+
+class LabellingJob:
+    """One run of the job, checked and listed when it is built, run once.
+
+    Args:
+        config: what the user asked for.
+
+    Raises:
+        InputError: when the bundle, the images or the output cannot be used.
+    """
+
+    def __init__(self, config: LabelConfig) -> None:
+        self._begin = time.monotonic()
+        self._started_at = datetime.now(UTC)
+        self.run_id = f"{self._started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self._config = config
+        self._bundle: Bundle = load_bundle(config.bundle_uri)
+        self._thresholds = _thresholds(config, self._bundle)
+        self._output = Output(config.output_uri)
+        self._settings = {
+            "bundle_sha256": self._bundle.sha256,
+            **asdict(self._thresholds),
+            "masks": config.masks,
+            "date_from": config.date_from,
+        }
+        self._output.check_settings(self._settings)
+        self.manifest = list_manifest(
+            config.images_uri,
+            image_root_uri=config.image_root_uri,
+            date_from=config.date_from,
+            leave_out_uri=self._output.uri,
+        )
+        self._dates = set(self.manifest["date"].unique().to_pylist())
+        self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
+        self._tally = Tally()
+        self._pool: Pool | None = None
+
+    def dry_run(self) -> DryRun:
+        """Say what would be done; reads the plans, writes nothing."""
+        numbers = range(1, max([0, *self._output.list_plans()]) + 1)
+        planned = self._output.read_planned(numbers, self._dates)
+        failed = self._output.read_failed(self._retry_kinds, self._dates)
+        rows = plan_rows(self.manifest, planned, failed, self._retry_kinds, self._rows_per_part())
+        left = {part.id for part in self._output.read_parts(numbers)} - self._output.list_parts()
+        return DryRun(
+            num_listed=len(self.manifest),
+            num_planned_before=len(planned),
+            num_to_plan=len(rows),
+            num_parts_to_plan=0 if len(rows) == 0 else rows["part"][-1].as_py() + 1,
+            num_bytes=sum(chunk.to_numpy().sum() for chunk in rows["size"].chunks),
+            num_parts_left=len(left),
+        )
+
+    def run(self) -> RunReport:
+        """Plan, label, reconcile, and write the run's record.
+
+        Raises:
+            OutputError: when the output cannot be written.
+            ClusterError: when the cluster is too small.
+            UnavailableError: when a store stays away.
+        """
+        steps = protocol.run_driver(self.manifest, self.run_id, self._retry_kinds, self._rows_per_part())
+        try:
+            return self._report(protocol.converse(steps, self._perform))
+        except AccessError as error:
+            raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
+
+    def _perform(self, request: Any) -> Any:
+        """Answer one request of the protocol from the real world."""
+        match request:
+            case protocol.ListPlans():
+                return self._output.list_plans()
+            case protocol.ReadPlans(numbers):
+                return self._output.read_planned(numbers, self._dates)
+            case protocol.ReadFailed(kinds):
+                return self._output.read_failed(kinds, self._dates)
+            case protocol.PutPlan(number, rows, token):
+                self._connect(
+                    num_parts=rows["part"][-1].as_py() + 1
+                )  # too small a cluster must not leave a plan behind
+                header = PlanHeader(token, self._settings, self._rows_per_part(), num_rows_by_date(rows))
+                return self._output.put_plan(number, rows, header)
+            case protocol.ReadToken(number):
+                return self._output.read_token(number)
+            case protocol.ReadParts(numbers):
+                return self._output.read_parts(numbers)
+            case protocol.ListParts():
+                return self._output.list_parts()
+            case protocol.MakeParts(parts):
+                return self._make_parts(list(parts))
+            case protocol.PutComplete(date, as_of_plan, parts):
+                return self._output.put_complete(date, as_of_plan, parts, self.run_id)
+        raise TypeError(f"no answer to {request}")
+
+    def _rows_per_part(self) -> int:
+        if self._config.rows_per_part is not None:
+            return self._config.rows_per_part
+        return ROWS_PER_PART_GPU if self._wants_gpu() else ROWS_PER_PART_CPU
+
+    def _wants_gpu(self) -> bool:
+        if self._config.device != "auto":
+            return self._config.device == "cuda"
+        if not pipeline.is_on_cluster():
+            return torch.cuda.is_available()
+        pipeline.connect()
+        return any(node.get("GPU", 0) for node in [*pipeline.nodes(), pipeline.growth()])
+
+    def _connect(self, num_parts: int) -> Pool:
+        pipeline.connect()
+        self._pool = size_pool(
+            pipeline.nodes(),
+            pipeline.growth(),
+            wants_gpu=self._wants_gpu(),
+            num_actors=self._config.num_actors,
+            num_parts=num_parts,
+        )
+        return self._pool
+
+    def _make_parts(self, parts: list[PlannedPart]) -> set[PartId]:
+        # Another driver on the same output starts elsewhere, so that the two share the work.
+        random.Random(self.run_id).shuffle(parts)
+        pool = self._connect(len(parts))
+        progress = Progress(sum(part.num_images for part in parts), "labelling")
+        try:
+            for summary in pipeline.run_on_pool(parts, pool, self._maker_settings(pool), progress):
+                self._tally.add(summary)
+        finally:
+            progress.finish(self._tally.num_images_seen, self._tally.num_failed)
+        return self._tally.made()
+
+    def _maker_settings(self, pool: Pool) -> MakerSettings:
+        return MakerSettings(
+            bundle_uri=storage.normalise(self._config.bundle_uri),
+            bundle_sha256=self._bundle.sha256,
+            output_uri=self._output.uri,
+            run_id=self.run_id,
+            thresholds=self._thresholds,
+            category_names={category.id: category.name for category in self._bundle.categories},
+            device="cuda" if pool.num_gpus else "cpu",
+            precision=self._config.precision,
+            batch_size=self._config.batch_size,
+            masks=self._config.masks,
+            max_pixels=self._config.max_pixels,
+            num_threads=pool.num_cpus,
+        )
+
+    def _report(self, reconciled: protocol.Reconciled) -> RunReport:
+        record = build_record(
+            run_id=self.run_id,
+            started_at=self._started_at,
+            seconds=time.monotonic() - self._begin,
+            config=self._config,
+            settings=self._settings,
+            num_listed=len(self.manifest),
+            pool=self._pool,
+            tally=self._tally,
+            reconciled=reconciled,
+        )
+        if self._tally.failures and reconciled.parts_left and not self._tally.made():
+            raise UnavailableError(self._output.uri, f"no part could be made: {self._tally.failures[0]}")
+        return RunReport(self.run_id, self._output.put_run(self.run_id, record), record, reconciled)
+
+
+def label_images(config: LabelConfig) -> RunReport:
+    """Label every image that OUTPUT does not hold yet, each exactly once.
+
+    Raises:
+        InputError: when the bundle, the images, the output or the cluster cannot be used.
+    """
+    return LabellingJob(config).run()
+
+
+def _thresholds(config: LabelConfig, bundle: Bundle) -> ThresholdConfig:
+    """Take the user's thresholds where given, else the bundle's."""
+    given = {name: getattr(config, name) for name in ("score_threshold", "nms_threshold", "max_detections")}
+    return ThresholdConfig(**{**asdict(bundle.thresholds), **{k: v for k, v in given.items() if v is not None}})

@@ -1,0 +1,185 @@
+"""One worker of the pool: makes parts, one after another. Knows the protocol, the output and the labeller; no Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from maskrcnn import storage
+from maskrcnn.config import Device, MasksKept, Precision, ThresholdConfig
+from maskrcnn.errors import BundleError, StorageError
+from maskrcnn.labelling.labeller import Labeller, ListedImage, StageSeconds
+from maskrcnn.labelling.output import Output
+from maskrcnn.labelling.plan import PlannedPart
+from maskrcnn.labelling.protocol import LabelledPart, LabelPart, PartExists, PutMarker, PutPart, converse, make_part
+from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
+from maskrcnn.model.predictor import Predictor
+
+MAX_OPEN_PLANS = 4
+
+
+@dataclass(frozen=True)
+class MakerSettings:
+    """Everything a worker needs to know; travels to every actor once."""
+
+    bundle_uri: str
+    bundle_sha256: str
+    output_uri: str
+    run_id: str
+    thresholds: ThresholdConfig
+    category_names: dict[int, str]
+    device: Device
+    precision: Precision
+    batch_size: int
+    masks: MasksKept
+    max_pixels: int
+    num_threads: int
+    """For torch and for decoding."""
+
+
+@dataclass(frozen=True)
+class PartSummary:
+    """What is streamed back to the driver: one row a part, never an image."""
+
+    plan: int
+    part: int
+    was_there: bool = False
+    num_images: int = 0
+    num_instances: int = 0
+    num_bytes: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    """Images by error kind."""
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    predict_s: float = 0.0
+    put_s: float = 0.0
+    failure: str = ""
+    """Why the part could not be made, as far as the worker lived to say it."""
+
+
+class PartMaker:
+    """Makes parts with one network, loaded once."""
+
+    def __init__(self, settings: MakerSettings, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
+        self._on_progress = on_progress
+        self._writer = PartWriter(settings)
+        # One network an actor: its threads are the actor's CPUs, whatever the machine has.
+        os.environ["OMP_NUM_THREADS"] = str(settings.num_threads)
+        torch.set_num_threads(settings.num_threads)
+        predictor = Predictor.from_bundle(
+            settings.bundle_uri,
+            device=settings.device,
+            precision=settings.precision,
+            thresholds=settings.thresholds,
+        )
+        if predictor.bundle_sha256 != settings.bundle_sha256:
+            raise BundleError("the bundle", "changed while the job was running", settings.bundle_uri)
+        self._labeller = Labeller(
+            predictor,
+            batch_size=settings.batch_size,
+            num_decoders=settings.num_threads,
+            with_masks=settings.masks == "full",
+            max_pixels=settings.max_pixels,
+        )
+
+    def make(self, part: PlannedPart) -> PartSummary:
+        """Make one part, unless it is there; storage failures are told, not raised."""
+        return self._writer.make(part, self._label)
+
+    def label_one(self, part: PlannedPart, place: int) -> ImageResult:
+        """Label a single image of a part: for parts in which a worker keeps dying."""
+        return self._label(self._writer.read_keys(part).slice(place, 1), StageSeconds())[0]
+
+    def _label(self, keys: pa.Table, seconds: StageSeconds) -> list[ImageResult]:
+        rows = zip(*(keys[name].to_pylist() for name in ("image_uri", "etag", "size")), strict=True)
+        images = [ListedImage(*row) for row in rows]
+        return self._labeller.label(
+            images, seconds, on_result=lambda result: self._on_progress(1, int(result.error_kind is not None))
+        )
+
+
+class PartWriter:
+    """Carries one part through the protocol; whoever calls says how its images are labelled."""
+
+    def __init__(self, settings: MakerSettings) -> None:
+        self._output = Output(settings.output_uri)
+        self._open_plans: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._stamp = RunStamp(
+            run_id=settings.run_id,
+            bundle_sha256=settings.bundle_sha256,
+            score_threshold=settings.thresholds.score_threshold,
+            category_names=settings.category_names,
+            masks=settings.masks,
+        )
+
+    def make(self, part: PlannedPart, label: Callable[[pa.Table, StageSeconds], list[ImageResult]]) -> PartSummary:
+        """Make one part, unless it is there; a store's failure is told, not raised.
+
+        Args:
+            part: the part.
+            label: given the part's rows of its plan, labels their images, adding to the seconds.
+        """
+        seconds = StageSeconds()
+        keys: pa.Table | None = None
+        results: list[ImageResult] = []
+
+        def answer(request: Any) -> Any:
+            nonlocal keys, results
+            match request:
+                case PartExists():
+                    return storage.exists(self._output.part_uri(part))
+                case LabelPart():
+                    keys = self.read_keys(part)
+                    results = label(keys, seconds)
+                    kinds = frozenset(str(one.error_kind) for one in results if one.error_kind)
+                    return LabelledPart(part_to_parquet(build_part(keys, results, self._stamp)), kinds)
+                case PutMarker(is_transient=is_transient):
+                    return self._output.put_marker(part, is_transient=is_transient)
+                case PutPart(rows=rows):
+                    begin = time.perf_counter()
+                    put_answer = storage.put_if_absent(self._output.part_uri(part), rows)
+                    seconds.add("put", time.perf_counter() - begin)
+                    return put_answer
+            raise TypeError(f"no answer to {request}")
+
+        try:
+            labelled = converse(make_part(part.id), answer)
+        except StorageError as error:
+            return PartSummary(part.id.plan, part.id.part, failure=f"{type(error).__name__}: {error}")
+        if labelled is None:
+            return PartSummary(part.id.plan, part.id.part, was_there=True, num_images=part.num_images)
+        assert keys is not None
+        return _summary(part, keys, results, seconds)
+
+    def read_keys(self, part: PlannedPart) -> pa.Table:
+        """Read a part's rows of its plan."""
+        number = part.id.plan
+        if number not in self._open_plans:
+            self._open_plans[number] = pq.ParquetFile(storage.open_input(self._output.plan_uri(number)))
+            if len(self._open_plans) > MAX_OPEN_PLANS:
+                self._open_plans.popitem(last=False)[1].close(force=True)
+        return self._open_plans[number].read_row_group(part.id.part)
+
+
+def _summary(part: PlannedPart, keys: pa.Table, results: list[ImageResult], seconds: StageSeconds) -> PartSummary:
+    return PartSummary(
+        plan=part.id.plan,
+        part=part.id.part,
+        num_images=len(results),
+        num_instances=sum(result.num_instances for result in results),
+        num_bytes=sum(keys["size"].to_pylist()),
+        errors=dict(Counter(str(result.error_kind) for result in results if result.error_kind)),
+        read_s=seconds.read,
+        decode_s=seconds.decode,
+        predict_s=seconds.predict,
+        put_s=seconds.put,
+    )

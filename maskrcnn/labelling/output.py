@@ -1,0 +1,264 @@
+"""The OUTPUT folder of a labelling job: where everything lies, and the reads and puts that the protocol asks for.
+
+    OUTPUT/plans/000001.parquet                                  one row group a part; a header says whose it is
+    OUTPUT/table/[date=2026-11-22/]part-000001-00042.parquet     the predictions
+    OUTPUT/errors/transient|permanent/[date=…/]part-000001-00042 empty: this part holds such errors, come and read it
+    OUTPUT/complete/<date or "all">.json                         every planned part of that date exists
+    OUTPUT/runs/<run id>.json                                    what a run did
+
+Nothing in plans/, table/ and errors/ is ever overwritten or deleted.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from maskrcnn import storage
+from maskrcnn.errors import TRANSIENT_KINDS, NotFoundError, OutputError
+from maskrcnn.labelling.plan import PLANNED_COLUMNS, PartId, PlannedPart, parse_part_id
+from maskrcnn.storage import PutAnswer
+
+FORMAT_VERSION = 1
+READS_IN_FLIGHT = 16
+
+_HEADER_KEY = b"maskrcnn"
+_PLAN_FILE = re.compile(r"/plans/(\d{6,})\.parquet$")
+_MARKER_FILE = re.compile(r"/(?:date=([^/]+)/)?(part-\d{6}-\d{5,})$")
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class PlanHeader:
+    """What a plan says of itself, apart from its rows."""
+
+    token: str
+    """Tells one driver's plan from another's."""
+    settings: dict[str, Any]
+    """What every run on this OUTPUT must have in common."""
+    rows_per_part: int
+    num_rows_by_date: tuple[tuple[str | None, int], ...]
+    """In the order of the parts."""
+
+    def parts(self, number: int) -> list[PlannedPart]:
+        """List the plan's parts."""
+        parts: list[PlannedPart] = []
+        for date, num_rows in self.num_rows_by_date:
+            for start in range(0, num_rows, self.rows_per_part):
+                num_images = min(self.rows_per_part, num_rows - start)
+                parts.append(PlannedPart(PartId(number, len(parts)), date, num_images))
+        return parts
+
+
+class Output:
+    """One OUTPUT folder on any URI."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = storage.normalise(uri)
+        self._headers: dict[int, PlanHeader] = {}
+
+    def plan_uri(self, number: int) -> str:
+        """Where a plan lies."""
+        return storage.join(self.uri, "plans", f"{number:06d}.parquet")
+
+    def part_uri(self, part: PlannedPart) -> str:
+        """Where a part of the table lies."""
+        return storage.join(self.uri, "table", *_date_folder(part.date), part.id.file_name)
+
+    def list_plans(self) -> list[int]:
+        """List the numbers of the plans."""
+        uris = storage.list_uris(storage.join(self.uri, "plans"))
+        return [int(match[1]) for uri in uris if (match := _PLAN_FILE.search(uri))]
+
+    def put_plan(self, number: int, rows: pa.Table, header: PlanHeader) -> PutAnswer:
+        """Create a plan if absent."""
+        return storage.put_if_absent(self.plan_uri(number), plan_to_parquet(rows, header))
+
+    def header(self, number: int) -> PlanHeader:
+        """Read a plan's header; plans never change, so each is read once."""
+        if number not in self._headers:
+            with storage.open_input(self.plan_uri(number)) as file:
+                self._headers[number] = _parse_header(pq.ParquetFile(file), self.plan_uri(number))
+        return self._headers[number]
+
+    def read_token(self, number: int) -> str | None:
+        """Say whose plan this is; None when it is not there."""
+        try:
+            return self.header(number).token
+        except NotFoundError:
+            return None
+
+    def read_planned(self, numbers: Iterable[int], dates: Collection[str | None]) -> pa.Table:
+        """Read the keys and attempts that plans hold for some dates."""
+        tables = _in_parallel(lambda number: self._read_planned(number, dates), list(numbers))
+        schema = pa.schema([("image_uri", pa.string()), ("etag", pa.string()), ("attempt", pa.int16())])
+        return pa.concat_tables([schema.empty_table(), *tables])
+
+    def _read_planned(self, number: int, dates: Collection[str | None]) -> pa.Table:
+        with storage.open_input(self.plan_uri(number)) as file:
+            plan_file = pq.ParquetFile(file)
+            header = _parse_header(plan_file, self.plan_uri(number))
+            self._headers[number] = header
+            groups = [part.id.part for part in header.parts(number) if part.date in dates]
+            return plan_file.read_row_groups(groups, columns=list(PLANNED_COLUMNS))
+
+    def read_parts(self, numbers: Iterable[int]) -> list[PlannedPart]:
+        """List the parts of some plans."""
+        numbers = list(numbers)
+        headers = _in_parallel(self.header, numbers)
+        return [part for number, header in zip(numbers, headers, strict=True) for part in header.parts(number)]
+
+    def list_parts(self) -> set[PartId]:
+        """List the parts that the table holds."""
+        found: set[PartId] = set()
+        for batch in storage.list_batches(storage.join(self.uri, "table")):
+            found.update(part_id for uri in batch.column("uri").to_pylist() if (part_id := parse_part_id(uri)))
+        return found
+
+    def put_marker(self, part: PlannedPart, *, is_transient: bool) -> PutAnswer:
+        """Note that a part holds errors of a kind."""
+        return storage.put_if_absent(self._marker_uri(part, is_transient), b"")
+
+    def _marker_uri(self, part: PlannedPart, is_transient: bool) -> str:
+        name = part.id.file_name.removesuffix(".parquet")
+        return storage.join(self.uri, "errors", _persistence(is_transient), *_date_folder(part.date), name)
+
+    def read_failed(self, kinds: Collection[str], dates: Collection[str | None]) -> pa.Table:
+        """Read the rows with one of these errors, of some dates; only parts that are marked are opened."""
+        persistences = {_persistence(kind in TRANSIENT_KINDS) for kind in kinds}
+        part_uris: set[str] = set()
+        for persistence in persistences:
+            for uri in storage.list_uris(storage.join(self.uri, "errors", persistence)):
+                match = _MARKER_FILE.search(uri)
+                if match and match[1] in dates:
+                    folder = (f"date={match[1]}",) if match[1] else ()
+                    part_uris.add(storage.join(self.uri, "table", *folder, f"{match[2]}.parquet"))
+        tables = _in_parallel(lambda uri: _read_failed(uri, kinds), sorted(part_uris))
+        return pa.concat_tables([_FAILED_SCHEMA.empty_table(), *tables])
+
+    def put_complete(self, date: str | None, as_of_plan: int, parts: Collection[PlannedPart], run_id: str) -> None:
+        """Say that a date is complete, unless a newer plan's run has said so already."""
+        name = "all" if date is None else date
+        uri = storage.join(self.uri, "complete", f"{name}.json")
+        try:
+            if json.loads(storage.read_bytes(uri))["plans"] >= as_of_plan:
+                return
+        except (NotFoundError, ValueError, KeyError):
+            pass
+        report = {
+            "date": date,
+            "plans": as_of_plan,
+            "parts": len(parts),
+            "images": sum(part.num_images for part in parts),
+            "run_id": run_id,
+        }
+        storage.put(uri, json.dumps(report, indent=2).encode())
+
+    def put_run(self, run_id: str, record: dict[str, Any]) -> str:
+        """Write a run's record and say where."""
+        uri = storage.join(self.uri, "runs", f"{run_id}.json")
+        storage.put(uri, json.dumps(record, indent=2, default=str).encode())
+        return uri
+
+    def check_settings(self, settings: dict[str, Any]) -> None:
+        """Refuse to go on with another bundle or threshold than the plans record.
+
+        Raises:
+            OutputError: naming the first setting that differs.
+        """
+        numbers = self.list_plans()
+        if not numbers:
+            return
+        recorded = self.header(max(numbers)).settings
+        for name, value in settings.items():
+            if recorded.get(name) != value:
+                rule = f"was {recorded.get(name)} when this output was begun, and is {value} now"
+                raise OutputError(name, rule, self.uri, "take the same as before, or another --output")
+
+
+def plan_to_parquet(rows: pa.Table, header: PlanHeader) -> bytes:
+    """Give a plan as Parquet: a row group a part, so that a worker reads its part's keys and nothing else."""
+    text = {
+        "format_version": FORMAT_VERSION,
+        "token": header.token,
+        "settings": header.settings,
+        "rows_per_part": header.rows_per_part,
+        "num_rows_by_date": header.num_rows_by_date,
+    }
+    metadata = {**(rows.schema.metadata or {}), _HEADER_KEY: json.dumps(text).encode()}
+    rows = rows.replace_schema_metadata(metadata)
+    sink = io.BytesIO()
+    # Statistics would only swell the footer, which every planner reads.
+    with pq.ParquetWriter(sink, rows.schema, compression="zstd", write_statistics=False) as writer:
+        start = 0
+        for part in header.parts(0):
+            writer.write_table(rows.slice(start, part.num_images), row_group_size=part.num_images)
+            start += part.num_images
+    return sink.getvalue()
+
+
+def read_part_keys(file: pq.ParquetFile, part_id: PartId) -> pa.Table:
+    """Read the keys of one part, and the user's columns, from its plan."""
+    return file.read_row_group(part_id.part)
+
+
+def num_rows_by_date(rows: pa.Table) -> tuple[tuple[str | None, int], ...]:
+    """Count the rows of each date, in the order of the rows; a date's rows stand together."""
+    encoded = rows["date"].combine_chunks().dictionary_encode(null_encoding="encode")
+    counts: dict[str | None, int] = {}
+    dictionary = encoded.dictionary.to_pylist()
+    runs = encoded.indices.value_counts().to_pylist()
+    for run in runs:
+        counts[dictionary[run["values"]]] = run["counts"]
+    return tuple(counts.items())
+
+
+_FAILED_SCHEMA = pa.schema(
+    [("image_uri", pa.string()), ("etag", pa.string()), ("attempt", pa.int16()), ("error_kind", pa.string())]
+)
+
+
+def _read_failed(part_uri: str, kinds: Collection[str]) -> pa.Table:
+    import pyarrow.compute as pc
+
+    try:
+        with storage.open_input(part_uri) as file:
+            rows = pq.ParquetFile(file).read(columns=_FAILED_SCHEMA.names)
+    except NotFoundError:  # marked, and its worker died before the part was put
+        return _FAILED_SCHEMA.empty_table()
+    return rows.filter(pc.is_in(rows["error_kind"], value_set=pa.array(list(kinds), pa.string()))).cast(_FAILED_SCHEMA)
+
+
+def _parse_header(plan_file: pq.ParquetFile, uri: str) -> PlanHeader:
+    metadata = plan_file.schema_arrow.metadata or {}
+    if _HEADER_KEY not in metadata:
+        raise OutputError("the plan", "has no header of this program", uri, "is this another program's folder?")
+    header = json.loads(metadata[_HEADER_KEY])
+    if header["format_version"] > FORMAT_VERSION:
+        rule = f"has format {header['format_version']}, this version reads up to {FORMAT_VERSION}"
+        raise OutputError("the plan", rule, uri, "upgrade maskrcnn")
+    by_date = tuple((date, num_rows) for date, num_rows in header["num_rows_by_date"])
+    return PlanHeader(header["token"], header["settings"], header["rows_per_part"], by_date)
+
+
+def _persistence(is_transient: bool) -> str:
+    return "transient" if is_transient else "permanent"
+
+
+def _date_folder(date: str | None) -> tuple[str, ...]:
+    return () if date is None else (f"date={date}",)
+
+
+def _in_parallel(function: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+    with ThreadPoolExecutor(READS_IN_FLIGHT) as pool:
+        return list(pool.map(function, items))

@@ -1,0 +1,208 @@
+"""The actor pool on Ray: parts in, one summary row a part out. The only file of the labelling wing that knows Ray.
+
+Only keys travel through Ray, and one summary row a part back: images are read, and parts written, by the actors.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from maskrcnn.errors import ClusterError
+from maskrcnn.labelling.cluster import Pool
+from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
+from maskrcnn.labelling.plan import PartId, PlannedPart
+from maskrcnn.labelling.progress import Progress
+from maskrcnn.labelling.results import ImageResult
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Of a local Ray: only keys and summaries pass through it."""
+PROGRESS_EVERY_S = 0.5
+DEATHS_TO_BLAME = 2
+"""Fresh workers that must die on an image before it is called the killer: nodes die too."""
+
+
+def run_on_pool(
+    parts: Sequence[PlannedPart], pool: Pool, settings: MakerSettings, progress: Progress
+) -> Iterator[PartSummary]:
+    """Make parts on an actor pool; those in which workers keep dying, image by image.
+
+    Yields:
+        One summary a part, in the order in which they are done.
+    """
+    counter = _Counter.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    silent = {part.id: part for part in parts}
+    try:
+        with _watched(counter, progress):
+            for summary in _run_ray_data(parts, pool, settings, counter):
+                del silent[PartId(summary.plan, summary.part)]
+                yield summary
+            with ThreadPoolExecutor(pool.max_actors) as threads:
+                yield from threads.map(lambda part: _make_one_by_one(part, pool, settings), silent.values())
+    finally:
+        ray.kill(counter)
+
+
+@ray.remote
+class _Counter:
+    """Counts images as they are done, for the progress line only: what is true is in the table."""
+
+    def __init__(self) -> None:
+        self._counts = (0, 0)
+
+    def add(self, num_done: int, num_failed: int) -> None:
+        self._counts = (self._counts[0] + num_done, self._counts[1] + num_failed)
+
+    def counts(self) -> tuple[int, int]:
+        return self._counts
+
+
+class _PoolWorker:
+    """The UDF of the actor pool: a PartMaker, fed one part at a time."""
+
+    def __init__(self, settings: MakerSettings, counter: Any) -> None:
+        self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        parts = [_part_from_row(row) for row in batch["part"]]
+        # As text: the errors of a part are a mapping, which Arrow would turn into columns.
+        return {"summary": [json.dumps(asdict(self._maker.make(part))) for part in parts]}
+
+
+def _run_ray_data(
+    parts: Sequence[PlannedPart], pool: Pool, settings: MakerSettings, counter: Any
+) -> Iterator[PartSummary]:
+    """Feed parts to the actor pool and stream the summaries back, in whatever order they are done."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A part in which workers keep dying is lost to this pass, not to the job: it is made image by image afterwards.
+    context.max_errored_blocks = len(parts)
+    rows = [{"part": _row_from_part(part)} for part in parts]
+    summaries = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _PoolWorker,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=pool.min_actors, max_size=pool.max_actors, max_tasks_in_flight_per_actor=2
+        ),
+        fn_constructor_args=(settings, counter),
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus,
+        # Ray's defaults try a task that kills its worker for ever.
+        max_restarts=-1,
+        max_task_retries=2,
+    )
+    for row in summaries.iter_rows():
+        yield PartSummary(**json.loads(row["summary"]))
+
+
+def _make_one_by_one(part: PlannedPart, pool: Pool, settings: MakerSettings) -> PartSummary:
+    """Make a part in which workers keep dying: the image that kills becomes a row, the others are labelled."""
+    worker_class = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=0)(PartMaker)
+    workers: list[Any] = []
+
+    def label_one(place: int) -> ImageResult:
+        for _ in range(DEATHS_TO_BLAME):
+            if not workers:
+                workers.append(worker_class.remote(settings))
+            try:
+                result: ImageResult = ray.get(workers[-1].label_one.remote(part, place))
+            except ray.exceptions.RayActorError:
+                workers.clear()
+            else:
+                return result
+        message = f"the worker died {DEATHS_TO_BLAME} times on this image alone; see Ray's worker logs"
+        return ImageResult(error_kind="worker_crash", error_message=message)
+
+    def label(keys: pa.Table, _: object) -> list[ImageResult]:
+        return [label_one(place) for place in range(len(keys))]
+
+    try:
+        return PartWriter(settings).make(part, label)
+    finally:
+        for worker in workers:
+            ray.kill(worker)
+
+
+@contextmanager
+def _watched(counter: Any, progress: Progress) -> Iterator[None]:
+    """Show the counter's state now and then while the pool works."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(PROGRESS_EVERY_S):
+            try:
+                progress.update(*ray.get(counter.counts.remote(), timeout=30))
+            except ray.exceptions.RayError:
+                continue  # a line late is no reason to stop
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
+
+
+def _row_from_part(part: PlannedPart) -> dict[str, Any]:
+    return {"plan": part.id.plan, "part": part.id.part, "date": part.date, "num_images": part.num_images}
+
+
+def _part_from_row(row: dict[str, Any]) -> PlannedPart:
+    return PlannedPart(PartId(int(row["plan"]), int(row["part"])), row["date"], int(row["num_images"]))
+
+
+def is_on_cluster() -> bool:
+    """Say whether the job runs on a cluster that was there before it."""
+    return bool(ray.is_initialized() or os.environ.get("RAY_ADDRESS"))
+
+
+def connect() -> None:
+    """Join the cluster of RAY_ADDRESS, else start Ray on this machine alone, quietly and on loopback only."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level=logging.WARNING)
+            return
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError) as error:
+        address = os.environ.get("RAY_ADDRESS", "this machine")
+        raise ClusterError("Ray", f"could not be reached or started: {str(error).splitlines()[0]}", address) from error
+
+
+def nodes() -> list[dict[str, float]]:
+    """Give the CPU and GPU of every node that is up."""
+    return [
+        node["Resources"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def growth() -> dict[str, float]:
+    """Ask what the autoscaler may reach; empty where there is none."""
+    from ray._private.state import state
+
+    return dict(state.get_max_resources_from_cluster_config() or {})

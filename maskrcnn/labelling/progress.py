@@ -1,0 +1,75 @@
+"""What a person sees while a job runs: a bar in a terminal, a line a minute in job logs."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+LINE_EVERY_S = 60.0
+BAR_EVERY_S = 0.2
+BAR_WIDTH = 28
+
+
+class Progress:
+    """Counts images against a total.
+
+    Args:
+        num_images: how many there are to do.
+        label: what is being done, for the line.
+        stream: where to write; a terminal gets a bar.
+    """
+
+    def __init__(self, num_images: int, label: str, stream: TextIO | None = None) -> None:
+        self._num_images = num_images
+        self._label = label
+        self._stream = stream if stream is not None else sys.stdout
+        self._is_terminal = self._stream.isatty()
+        self._begin = time.monotonic()
+        self._next_s = 0.0 if self._is_terminal else LINE_EVERY_S
+
+    def update(self, num_done: int, num_failed: int) -> None:
+        """Show the state, if it is time to."""
+        elapsed_s = time.monotonic() - self._begin
+        if elapsed_s >= self._next_s:
+            self._next_s = elapsed_s + (BAR_EVERY_S if self._is_terminal else LINE_EVERY_S)
+            self._show(progress_line(self._label, num_done, num_failed, self._num_images, elapsed_s))
+
+    def finish(self, num_done: int, num_failed: int) -> None:
+        """Show the last state, for good."""
+        elapsed_s = time.monotonic() - self._begin
+        self._show(progress_line(self._label, num_done, num_failed, self._num_images, elapsed_s))
+        if self._is_terminal:
+            print(file=self._stream, flush=True)
+
+    def _show(self, line: str) -> None:
+        if not self._is_terminal:
+            print(line, file=self._stream, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{line[:width]:<{width}}", end="", file=self._stream, flush=True)
+
+
+def progress_line(label: str, num_done: int, num_failed: int, num_images: int, elapsed_s: float) -> str:
+    """Say how far things are: images, rate, failures, and the time that is left at this rate."""
+    num_done = min(num_done, num_images)  # parts that are tried again count twice
+    share = num_done / num_images if num_images else 1.0
+    bar = "━" * round(share * BAR_WIDTH)
+    rate = num_done / elapsed_s if elapsed_s > 0 else 0.0
+    line = f"{label} {bar:<{BAR_WIDTH}} {num_done:,}/{num_images:,} images  {rate:,.1f}/s  {num_failed:,} failed"
+    if num_done < num_images and rate > 0:
+        line += f"  ETA {clock((num_images - num_done) / rate)}"
+    elif num_done >= num_images:
+        line += f"  in {clock(elapsed_s)}"
+    return line
+
+
+def clock(seconds: float) -> str:
+    """Give a duration as people write it: 42s, 3m05s, 2h07m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
