@@ -44,6 +44,9 @@ __all__ = [
 MAX_OUTLINE_PX = 4_000_000
 """The longest polygon outline: pycocotools' rasteriser makes five points for each px of it, unchecked."""
 
+MAX_REACH = 10
+"""How far a polygon may lie from its image's corner, in longer sides: published files do stray by three."""
+
 
 class Rle(TypedDict):
     """A compressed mask: `size` is [height, width], `counts` the compressed runs."""
@@ -98,7 +101,7 @@ def check_polygon(polygon: Any, height: int, width: int, *, thing: str, place: s
         height, width: of its image, px.
 
     Returns:
-        (2 x num_points,) float64. It may leave the image by as much as the image's longer side.
+        (2 x num_points,) float64. It may leave the image, within reason.
 
     Raises:
         AnnotationError: fewer than 3 points, half a point, not finite, or far outside the image.
@@ -108,10 +111,9 @@ def check_polygon(polygon: Any, height: int, width: int, *, thing: str, place: s
         raise AnnotationError(thing, f"must have 3 or more points (x, y), got {len(xy)} numbers", place)
     if not np.isfinite(xy).all():
         raise AnnotationError(thing, "must be finite, got NaN or infinity", place)
-    reach = max(height, width)
-    if xy.min() < -reach or xy.max() > 2 * reach:
-        far = xy.min() if xy.min() < -reach else xy.max()
-        rule = f"must lie near its image of {width} x {height} px, got coordinate {far:g}"
+    reach = MAX_REACH * max(height, width)
+    if (farthest := float(np.abs(xy).max())) > reach:
+        rule = f"must lie near its image of {width} x {height} px, got a coordinate of {farthest:g} px"
         raise AnnotationError(thing, rule, place)
     points = xy.reshape(-1, 2)
     outline = np.abs(np.roll(points, -1, axis=0) - points).max(axis=1).sum()

@@ -1,0 +1,171 @@
+"""Many small things in a few arrays: texts, and the segmentations of a whole file.
+
+Worker processes share one copy of an array; of a Python object each would soon have its own, since reading it writes
+its reference count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskrcnn.coco import rle
+from maskrcnn.errors import AnnotationError
+
+NONE, POLYGONS, RLE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class PackedBytes:
+    """A list of byte strings; the n-th is `content[offsets[n] : offsets[n + 1]]`."""
+
+    content: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def from_list(cls, items: Sequence[bytes]) -> PackedBytes:
+        """Pack byte strings."""
+        offsets = np.cumsum([0, *map(len, items)], dtype=np.int64)
+        return cls(np.frombuffer(b"".join(items), np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.content[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """A list of texts, packed as UTF-8."""
+
+    encoded: PackedBytes
+
+    @classmethod
+    def from_list(cls, items: Sequence[str]) -> PackedText:
+        """Pack texts."""
+        return cls(PackedBytes.from_list([item.encode("utf-8", "surrogatepass") for item in items]))
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> str:
+        return self.encoded[index].decode("utf-8", "surrogatepass")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
+
+@dataclass(frozen=True)
+class PackedSegmentations:
+    """The segmentations of N annotations, each none, polygons or compressed RLE, checked once when they were packed."""
+
+    kinds: NDArray[np.int8]
+    """(N,) NONE, POLYGONS or RLE."""
+    xy: NDArray[np.float64]
+    """All polygons' x1, y1, x2, y2, … one after the other, absolute px."""
+    part_offsets: NDArray[np.int64]
+    """(num_parts + 1,) where each polygon begins in `xy`."""
+    first_parts: NDArray[np.int64]
+    """(N + 1,) the first polygon of each annotation."""
+    counts: PackedBytes
+    """N compressed RLE strings, empty for other kinds."""
+
+    def coco(self, index: int, size: tuple[int, int]) -> list[list[float]] | dict[str, Any] | None:
+        """Give one segmentation as a COCO file holds it; None where there is none."""
+        if self.kinds[index] == RLE:
+            return rle.to_json({"size": list(size), "counts": self.counts[index]})
+        return self.polygons(index) if self.kinds[index] == POLYGONS else None
+
+    def polygons(self, index: int) -> list[list[float]]:
+        """Give one annotation's polygons, none for other kinds."""
+        parts = range(self.first_parts[index], self.first_parts[index + 1])
+        return [self.xy[self.part_offsets[part] : self.part_offsets[part + 1]].tolist() for part in parts]
+
+    def rle(self, index: int, size: tuple[int, int], *, thing: str, place: str) -> rle.Rle:
+        """Give one segmentation as compressed RLE.
+
+        Raises:
+            AnnotationError: there is none.
+        """
+        if self.kinds[index] == RLE:
+            return {"size": list(size), "counts": self.counts[index]}
+        if self.kinds[index] == NONE:
+            raise AnnotationError(f"{thing} segmentation", "is missing or empty", place)
+        return rle.from_polygons(self.polygons(index), *size, thing=f"{thing} segmentation", place=place)
+
+
+def pack_segmentations(
+    segmentations: Sequence[Any], sizes: Sequence[tuple[int, int]], things: Sequence[str], place: str
+) -> PackedSegmentations:
+    """Check and pack segmentations.
+
+    Args:
+        segmentations: N, as parsed from JSON; None and [] are none.
+        sizes: (height, width) of each one's image, px.
+        things: what each belongs to, for the message: "annotation 17 (image 42)".
+        place: the file they stand in, for the message.
+
+    Raises:
+        AnnotationError: the first one that cannot be drawn.
+    """
+    kinds = np.zeros(len(segmentations), np.int8)
+    counts = [b""] * len(segmentations)
+    parts: list[NDArray[Any]] = []
+    owners: list[int] = []
+    for index, segmentation in enumerate(segmentations):
+        if segmentation is None or segmentation == []:
+            continue
+        if not isinstance(segmentation, list):
+            kinds[index] = RLE
+            thing = f"{things[index]} segmentation"
+            counts[index] = rle.from_segmentation(segmentation, *sizes[index], thing=thing, place=place)["counts"]
+            continue
+        kinds[index] = POLYGONS
+        for number, part in enumerate(segmentation):
+            xy = np.asarray(part) if _is_flat(part) else None
+            if xy is None or xy.dtype.kind not in "iuf":
+                thing = f"{things[index]} segmentation polygon {number}"
+                xy = rle.check_polygon(part, *sizes[index], thing=thing, place=place)
+            parts.append(xy)
+            owners.append(index)
+
+    packed = PackedSegmentations(
+        kinds=kinds,
+        xy=np.concatenate([np.zeros(0), *parts]),
+        part_offsets=np.cumsum([0, *map(len, parts)], dtype=np.int64),
+        first_parts=np.searchsorted(owners, np.arange(len(segmentations) + 1)).astype(np.int64),
+        counts=PackedBytes.from_list(counts),
+    )
+    _check_polygons(packed, np.array(owners, np.int64), sizes, things, place)
+    return packed
+
+
+def _is_flat(part: Any) -> bool:
+    return isinstance(part, list) and not any(isinstance(item, list | dict | str) for item in part)
+
+
+def _check_polygons(
+    packed: PackedSegmentations,
+    owners: NDArray[np.int64],
+    sizes: Sequence[tuple[int, int]],
+    things: Sequence[str],
+    place: str,
+) -> None:
+    """Check all polygons at once for what is plainly sound, and only the others one by one."""
+    lengths = np.diff(packed.part_offsets)
+    reaches = np.array([max(sizes[owner]) for owner in owners], np.float64)
+    is_sound = (lengths >= 6) & (lengths % 2 == 0) & (lengths * 2 * reaches <= rle.MAX_OUTLINE_PX)
+    is_near = np.abs(packed.xy) <= np.repeat(reaches, lengths)  # which NaN and infinity are not
+    is_sound[np.repeat(np.arange(len(lengths)), lengths)[~is_near]] = False
+    for part in np.flatnonzero(~is_sound).tolist():
+        owner = int(owners[part])
+        polygon = packed.xy[packed.part_offsets[part] : packed.part_offsets[part + 1]]
+        thing = f"{things[owner]} segmentation polygon {part - packed.first_parts[owner]}"
+        rle.check_polygon(polygon, *sizes[owner], thing=thing, place=place)
