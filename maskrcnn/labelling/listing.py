@@ -36,7 +36,7 @@ LISTED_SCHEMA = pa.schema(
 )
 
 _MAGIC = re.compile(r"[*?\[]")
-_GLOB_TOKEN = re.compile(r"(\*\*|\*|\?|\[[^\]]*\])")
+_GLOB_TOKEN = re.compile(r"(\*\*/|\*\*|\*|\?|\[[^\]]*\])")
 
 
 def list_manifest(
@@ -63,7 +63,10 @@ def list_manifest(
         InputError: when nothing is there, or the manifest cannot be used.
     """
     uri = storage.normalise(images_uri)
-    listed = _list(uri, image_root_uri)
+    try:
+        listed = _list(uri, image_root_uri)
+    except NotFoundError as error:
+        raise InputError("--images", f"cannot be listed: {error.reason}", error.uri) from error
     if leave_out_uri is not None:
         listed = listed.filter(pc.invert(pc.starts_with(listed["image_uri"], leave_out_uri + "/")))
     if len(listed) == 0:
@@ -110,7 +113,7 @@ def _list_glob(uri: str) -> Iterator[pa.RecordBatch]:
 
 
 def _glob_to_regex(glob: str) -> str:
-    translations = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    translations = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = [
         translations.get(piece) or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece))
         for piece in _GLOB_TOKEN.split(glob)

@@ -106,7 +106,7 @@ def _walk(folder: str, entered: set[tuple[int, int]]) -> Iterator[ObjectMeta]:
         try:
             folder_stat = os.stat(folder)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
     identity = (folder_stat.st_dev, folder_stat.st_ino)
     if identity in entered:

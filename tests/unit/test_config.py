@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from maskrcnn.config import (
+    LabelConfig,
+    ModelConfig,
+    PreprocessConfig,
+    ThresholdConfig,
+    UnusualValueWarning,
+    config_from_dict,
+    to_json_dict,
+    warn_if_unusual,
+)
+from maskrcnn.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("config_class", "values", "message"),
+    [
+        (ModelConfig, {"backbone": "resnet12"}, "--backbone must be one of resnet18, .* got resnet12"),
+        (ModelConfig, {"heads": "v3"}, "--heads must be one of v1, v2, got v3"),
+        (ModelConfig, {"num_labels": 1}, "--num-labels must be 2 or more"),
+        (PreprocessConfig, {"min_size_px": 800, "max_size_px": 700}, "--max-size must be at least --min-size, got 700"),
+        (PreprocessConfig, {"pad_multiple_px": 48}, "multiple of 32"),
+        (ThresholdConfig, {"score_threshold": 1.5}, r"--score-threshold must be in \[0, 1\], got 1.5"),
+        (ThresholdConfig, {"score_threshold": float("nan")}, r"--score-threshold must be in \[0, 1\], got nan"),
+        (ThresholdConfig, {"nms_threshold": 0}, "--nms-threshold"),
+        (ThresholdConfig, {"max_detections": 0}, "--max-detections must be 1 or more, got 0"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(config_class: type, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config_class(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"score_threshold": 1.5}, r"--score-threshold must be in \[0, 1\], got 1.5"),
+        ({"batch_size": 0}, "--batch-size must be 1 or more, got 0"),
+        ({"num_actors": (3, 2)}, "--num-actors must be MIN"),
+        ({"rows_per_part": 0}, "--rows-per-part"),
+        ({"images_uri": ""}, "--images must be a path or URI"),
+        ({"device": "tpu"}, "--device must be one of auto, cpu, cuda, got tpu"),
+    ],
+)
+def test_a_labelling_run_that_cannot_work_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LabelConfig(**{"bundle_uri": "b", "images_uri": "i", "output_uri": "o", **values})
+
+
+def test_unusual_values_are_used_with_one_warning() -> None:
+    with pytest.warns(UnusualValueWarning, match="--learning-rate is usually 0.001 to 0.01, got 5"):
+        warn_if_unusual(False, "learning_rate", 5, "0.001 to 0.01")
+
+
+@pytest.mark.parametrize("config", [ModelConfig(), PreprocessConfig(), ThresholdConfig()])
+def test_configs_survive_json(config: Any) -> None:
+    text = json.dumps(to_json_dict(config))
+    assert config_from_dict(type(config), json.loads(text)) == config
+
+
+def test_keys_of_newer_versions_are_ignored() -> None:
+    assert config_from_dict(ThresholdConfig, {"score_threshold": 0.3, "new": 1}) == ThresholdConfig(score_threshold=0.3)
