@@ -48,9 +48,9 @@ class CocoDataset:
     category_ids: NDArray[np.int64]
     """(M,) as in the file."""
     bboxes: NDArray[np.float64]
-    """(M, 4) XYWH, absolute px; NaN where the file gives none."""
+    """(M, 4) XYWH, absolute px; NaN where the file gives none, or one that is not finite."""
     areas: NDArray[np.float64]
-    """(M,) px, as in the file; NaN where it gives none."""
+    """(M,) px, as in the file; NaN where it gives none, or one that is not finite."""
     iscrowd: NDArray[np.bool_]
     """(M,) false where the file does not say."""
     segmentations: PackedSegmentations
@@ -150,10 +150,14 @@ def parse_coco(document: bytes | dict[str, Any], place: str) -> CocoDataset:
         [f"annotation {row['id']} (image {row['image_id']})" for row in annotations.rows],
         place,
     )
-    first_without = {
-        name: min(int(row["id"]) for row in lacking)
-        for name in ("iscrowd", "area", "bbox", "segmentation")
-        if (lacking := [row for row in annotations.rows if row.get(name) is None])
+    annotation_ids = annotation_ids[order]
+    bboxes = np.array([annotations.numbers(n, "bbox", 4) for n in range(len(order))], np.float64).reshape(-1, 4)
+    areas = np.array([annotations.numbers(n, "area", 1)[0] for n in range(len(order))], np.float64)
+    is_lacking = {
+        "iscrowd": np.array([row.get("iscrowd") is None for row in annotations.rows], np.bool_),
+        "bbox": np.isnan(bboxes).any(axis=1),
+        "area": np.isnan(areas),
+        "segmentation": segmentations.kinds == NONE,
     }
     return CocoDataset(
         place=place,
@@ -162,15 +166,15 @@ def parse_coco(document: bytes | dict[str, Any], place: str) -> CocoDataset:
         file_names=PackedText.from_list(images.texts("file_name")),
         heights=heights,
         widths=widths,
-        annotation_ids=annotation_ids[order],
+        annotation_ids=annotation_ids,
         image_indices=image_indices,
         annotation_offsets=np.searchsorted(image_indices, np.arange(len(image_ids) + 1)).astype(np.int64),
         category_ids=annotations.whole_numbers("category_id"),
-        bboxes=np.array([annotations.numbers(n, "bbox", 4) for n in range(len(order))], np.float64).reshape(-1, 4),
-        areas=np.array([annotations.numbers(n, "area", 1)[0] for n in range(len(order))], np.float64),
+        bboxes=bboxes,
+        areas=areas,
         iscrowd=np.array([bool(row.get("iscrowd")) for row in annotations.rows], np.bool_),
         segmentations=segmentations,
-        first_without=first_without,
+        first_without={name: int(annotation_ids[lacks].min()) for name, lacks in is_lacking.items() if lacks.any()},
     )
 
 

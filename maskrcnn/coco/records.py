@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -88,13 +89,16 @@ class Records:
         return [row[field] for row in self.rows]
 
     def numbers(self, index: int, field: str, length: int) -> Sequence[float]:
-        """Give one row's finite numbers; NaN where the field is missing."""
+        """Give one row's numbers; all NaN where the field is missing or one is not finite."""
         value = self.rows[index].get(field)
         if value is None:
-            return [np.nan] * length
+            return [math.nan] * length
         values = [value] if length == 1 else value
-        is_right = isinstance(values, list) and len(values) == length
-        if not is_right or not all(isinstance(v, int | float) and abs(v) < 1e15 for v in values):
+        if not isinstance(values, list) or len(values) != length or not all(map(_is_number, values)):
             shape = "[x, y, width, height] in px" if length == 4 else "a number"
             self.refuse(index, field, f"must be {shape}, got {value!r:.80}")
-        return values
+        return values if all(map(math.isfinite, values)) else [math.nan] * length
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
