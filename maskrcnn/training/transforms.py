@@ -1,6 +1,6 @@
 """What happens to an image on its way to the network, always together with its target. Owns the sample's shape.
 
-Every random choice is drawn from a generator keyed by (seed, epoch, index), so that a sample looks the same on
+Every random choice is drawn from a generator keyed by (seed, epoch, sample), so that a sample looks the same on
 whichever worker it is prepared, and after a resume.
 """
 
@@ -32,7 +32,7 @@ class SampleKey(NamedTuple):
     """Which sample, and how often it has been seen: all that its randomness depends on besides the seed."""
 
     epoch: int
-    index: int
+    sample_index: int
 
 
 _UNKEYED = SampleKey(0, 0)
