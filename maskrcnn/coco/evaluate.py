@@ -152,11 +152,6 @@ class _Scoring(COCOeval):  # type: ignore[misc]
     def _prepare(self) -> None:
         """Keep what was added."""
 
-    def computeIoU(self, imgId: int, catId: int) -> Any:
-        # Two boxes without area give 0 / 0, which would pass for a match.
-        overlaps = super().computeIoU(imgId, catId)
-        return np.nan_to_num(overlaps) if len(overlaps) else overlaps
-
 
 def _summarise(
     accumulated: dict[str, NDArray[np.float64]], category_ids: Sequence[int], limits: Sequence[int]

@@ -177,19 +177,6 @@ def test_columns_give_the_numbers_of_the_list(dataset: CocoDataset) -> None:
     assert evaluate(dataset, columns) == evaluate(dataset, without_boxes)
 
 
-def test_boxes_without_area_do_not_pass_for_matches(dataset: CocoDataset) -> None:
-    point = parse_coco(
-        {
-            "images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}],
-            "categories": [{"id": 1, "name": "tin"}],
-            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 0, 0], "area": 0, "iscrowd": 0}],
-        },
-        "val.json",
-    )
-    row = {"image_id": 1, "category_id": 1, "bbox": [7, 7, 0, 0], "score": 1}
-    assert evaluate(point, [row], iou_types=["bbox"])["bbox"]["AP"] == 0
-
-
 def test_scoring_prints_nothing(dataset: CocoDataset, capfd: pytest.CaptureFixture[str]) -> None:
     evaluate(dataset, perfect(dataset))
     assert capfd.readouterr() == ("", "")
