@@ -197,11 +197,13 @@ def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:
 
 def _scale_grey_16(image: ImageFile.ImageFile) -> NDArray[np.uint8]:
     grey = np.asarray(image)
-    low, high = int(grey.min()), int(grey.max())
-    if low < 0 or high > 0xFFFF:
-        raise unsupported(f"has 32-bit pixels of {low} to {high}; save it as 8-bit or 16-bit grey or RGB")
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        grey = 0xFFFF - grey  # Pillow turns the 8-bit kind, not this one
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        low, high = int(grey.min()), int(grey.max())
+        if image.mode == "I" and not (low >= 0 and 0xFF < high <= 0xFFFF):
+            reason = f"has 32-bit pixels of {low} to {high}, which are not 16-bit values; save it as 8-bit or 16-bit"
+            raise unsupported(reason)
+        if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            grey = 0xFFFF - grey  # Pillow turns the 8-bit kind, not this one
     scaled: NDArray[np.uint8] = _8_BITS_OF_16[grey]
     return scaled
 
