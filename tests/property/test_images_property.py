@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from maskrcnn import images
 from maskrcnn.errors import ERROR_KINDS
 from maskrcnn.images import BadImage
 from tests.odd_images import ODD_IMAGES, encode, exif_orientation, photo
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 MAX_PIXELS = 1_000_000
 SMALL = photo()[:24, :32]
@@ -63,7 +65,7 @@ def assert_image_or_reason(body: bytes, **options: Any) -> None:
     assert answer.dtype == np.uint8
 
 
-@settings(max_examples=400)
+@settings(UNHURRIED, max_examples=400)
 @given(damaged())
 @example(ODD_IMAGES[0].body)
 def test_damage_never_raises(body: bytes) -> None:
@@ -71,6 +73,7 @@ def test_damage_never_raises(body: bytes) -> None:
     assert_image_or_reason(body, apply_exif=False)
 
 
+@UNHURRIED
 @given(st.sampled_from([body[:12] for body in SOUND]), st.binary(max_size=200))
 def test_noise_behind_a_true_beginning_never_raises(beginning: bytes, noise: bytes) -> None:
     assert_image_or_reason(beginning + noise)

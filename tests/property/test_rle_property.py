@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pycocotools.mask
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
 from maskrcnn.errors import AnnotationError
+
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SIDES = st.integers(1, 40)
 
@@ -24,6 +26,7 @@ def masks(draw: st.DrawFn) -> NDArray[np.uint8]:
     return np.asfortranarray(noise.repeat(zoom, 0).repeat(zoom, 1), np.uint8)
 
 
+@UNHURRIED
 @given(masks())
 def test_masks_survive_the_round_trip_and_agree_with_pycocotools(mask: NDArray[np.uint8]) -> None:
     theirs = pycocotools.mask.encode(mask)
@@ -35,6 +38,7 @@ def test_masks_survive_the_round_trip_and_agree_with_pycocotools(mask: NDArray[n
     assert rle.to_bbox(ours) == pycocotools.mask.toBbox(theirs).tolist()
 
 
+@UNHURRIED
 @given(st.lists(masks(), max_size=12))
 def test_a_batch_encodes_as_each_of_its_masks(batch: list[NDArray[np.uint8]]) -> None:
     expected = [pycocotools.mask.encode(mask)["counts"] for mask in batch]
@@ -43,11 +47,13 @@ def test_a_batch_encodes_as_each_of_its_masks(batch: list[NDArray[np.uint8]]) ->
     assert rle.encode_counts_batch(np.concatenate([np.zeros(0, np.int64), *runs]), offsets) == expected
 
 
+@UNHURRIED
 @given(hnp.arrays(np.int64, st.integers(0, 30), elements=st.integers(0, rle.MAX_MASK_PIXELS)))
 def test_any_runs_survive_compression(runs: NDArray[np.int64]) -> None:
     np.testing.assert_array_equal(rle.decode_counts(rle.encode_counts(runs)), runs)
 
 
+@UNHURRIED
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30).filter(any))
 def test_runs_of_zero_change_no_pixel(runs: list[int]) -> None:
     total = sum(runs)
@@ -58,6 +64,7 @@ def test_runs_of_zero_change_no_pixel(runs: list[int]) -> None:
     np.testing.assert_array_equal(pycocotools.mask.decode(encoded)[:, 0], expected)
 
 
+@UNHURRIED
 @given(
     st.one_of(st.binary(max_size=40), st.lists(st.integers(48, 111), max_size=40).map(bytes), st.text(max_size=20)),
     SIDES,
@@ -75,6 +82,7 @@ def test_hostile_counts_are_refused_or_give_a_mask_of_the_right_size(
     np.testing.assert_array_equal(mask, pycocotools.mask.decode(encoded))
 
 
+@UNHURRIED
 @given(st.data(), SIDES, SIDES)
 def test_damaged_strings_are_refused_or_give_a_mask_of_the_right_size(
     data: st.DataObject, height: int, width: int
@@ -93,6 +101,7 @@ def test_damaged_strings_are_refused_or_give_a_mask_of_the_right_size(
 NUMBERS = st.one_of(st.floats(), st.integers(), st.floats(-50, 100))
 
 
+@UNHURRIED
 @given(st.lists(st.lists(NUMBERS, max_size=12), max_size=4), SIDES, SIDES)
 def test_hostile_polygons_are_refused_or_drawn(polygons: list[list[float]], height: int, width: int) -> None:
     try:
