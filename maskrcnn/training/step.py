@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import Precision, check, check_choice, warn_if_unusual
 from maskrcnn.errors import NonFiniteError
+from maskrcnn.model.precision import uses_bf16
 from maskrcnn.training.samples import Batch
 from maskrcnn.training.schedule import ScheduleConfig, learning_rate_at
 from maskrcnn.training.transforms import AugmentConfig, Purpose, SampleKey, random_generator
@@ -44,7 +45,7 @@ class TrainConfig:
     anchors_per_image: int = 256
     """Anchors that the proposal network learns from; half of them on instances where there are enough."""
     precision: Precision = "auto"
-    """bf16 computes in half the bits where that is safe; auto takes it where the device has it."""
+    """bf16 computes in half the bits where that is safe; auto takes it on CUDA devices that have it."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -188,14 +189,8 @@ def _backward(network: nn.Module, batch: Batch, share: float, precision: Precisi
     bare.rpn.fg_bg_sampler.keys = bare.roi_heads.fg_bg_sampler.keys = batch.keys
     device = next(network.parameters()).device
     images, targets = batch.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=_is_bf16(precision, device)):
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device)):
         losses: dict[str, Tensor] = network(images, targets)
     shares = {name: loss.float() * share for name, loss in losses.items()}
     torch.stack(list(shares.values())).sum().backward()  # type: ignore[no-untyped-call]
     return {name: loss.detach() for name, loss in shares.items()}
-
-
-def _is_bf16(precision: Precision, device: torch.device) -> bool:
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bf16"
