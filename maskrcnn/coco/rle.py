@@ -157,6 +157,9 @@ def from_segmentation(
     if isinstance(segmentation.get("counts"), list | tuple | np.ndarray):
         return from_uncompressed(segmentation, thing=thing, place=place)
     runs = check_rle(segmentation, thing=thing, place=place)
+    if not (runs[1:] == 0).any():
+        counts = segmentation["counts"]
+        return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
     # pycocotools takes a wrong bounding box from runs of 0, and skips overlaps by that box.
     return {"size": [height, width], "counts": encode_counts(without_empty_runs(runs))}
 

@@ -3,6 +3,9 @@
 Decoders let much pass: a JPEG or WebP whose second half was zeroed, a PNG cut before its end. And they fail over what
 has nothing to do with the pixels: a text chunk, a preview, a GPS tag. So each file is walked first by its format's
 reader, and handed on pared to what the pixels need.
+
+What no reader can tell from a dark image: zeros in BMPs, uncompressed TIFFs and lossless WebPs, and a hole in the
+middle of a JPEG or WebP.
 """
 
 from __future__ import annotations
