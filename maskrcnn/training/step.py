@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from maskrcnn.config import Precision, check, check_choice, warn_if_unusual
 from maskrcnn.errors import NonFiniteError
-from maskrcnn.model.precision import uses_bf16
+from maskrcnn.model.precision import uses_bf16, variant_of
 from maskrcnn.training.samples import Batch
 from maskrcnn.training.schedule import ScheduleConfig, learning_rate_at
 from maskrcnn.training.transforms import AugmentConfig, Purpose, SampleKey, random_generator
 
 OptimizerName = Literal["sgd", "adamw"]
 
+_ROI_MODULES = ("box_head", "box_predictor", "mask_head", "mask_predictor")
 _USUAL_LEARNING_RATES = {"sgd": (0.001, 0.01), "adamw": (0.0001, 0.001)}
 
 
@@ -124,10 +125,21 @@ def _choose(is_candidate: Tensor, at_most: int, rng: np.random.Generator) -> Ten
     return marked
 
 
-def prepare_network(network: Any, config: TrainConfig) -> None:
-    """Give a torchvision Mask R-CNN the samplers that ``train_step`` works with."""
-    network.rpn.fg_bg_sampler = KeyedSampler(config.anchors_per_image, 0.5, config.seed, Purpose.ANCHORS)
-    network.roi_heads.fg_bg_sampler = KeyedSampler(config.rois_per_image, 0.25, config.seed, Purpose.ROIS)
+def prepare_network(network: Any, config: TrainConfig) -> Any:
+    """Set up a torchvision Mask R-CNN for ``train_step``, on the device where it is.
+
+    Returns:
+        A network that shares its weights and buffers, with keyed samplers, and bf16 inside modules where the config
+        says so. Boxes and losses are float32 either way. The original is left as it was, for saving and predicting.
+    """
+    is_bf16 = uses_bf16(config.precision, next(network.parameters()).device)
+    rpn = variant_of(network.rpn, ("head",) if is_bf16 else ())
+    rpn.fg_bg_sampler = KeyedSampler(config.anchors_per_image, 0.5, config.seed, Purpose.ANCHORS)
+    roi_heads = variant_of(network.roi_heads, _ROI_MODULES if is_bf16 else ())
+    roi_heads.fg_bg_sampler = KeyedSampler(config.rois_per_image, 0.25, config.seed, Purpose.ROIS)
+    prepared = variant_of(network, ("backbone",) if is_bf16 else ())
+    prepared.rpn, prepared.roi_heads = rpn, roi_heads
+    return prepared
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -153,7 +165,7 @@ def train_step(
     """Update the weights once.
 
     Args:
-        network: a torchvision Mask R-CNN after ``prepare_network``, or a wrapper that holds it as ``module``.
+        network: from ``prepare_network``, or a wrapper that holds that as ``module``.
         optimizer: of its parameters; its learning rate is set from the schedule.
         batches: one for each forward pass, on the CPU; each counts by its images.
         step: counted from 0.
@@ -170,7 +182,7 @@ def train_step(
     num_images = sum(len(batch.images) for batch in batches)
     losses: dict[str, Tensor] = {}
     for batch in batches:
-        for name, loss in _backward(network, batch, len(batch.images) / num_images, config.precision).items():
+        for name, loss in _backward(network, batch, len(batch.images) / num_images).items():
             losses[name] = losses[name] + loss if name in losses else loss
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     grad_norm = nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
@@ -183,14 +195,11 @@ def train_step(
     return StepResult(dict(zip(losses, values, strict=False)), values[-1], learning_rate, num_images)
 
 
-def _backward(network: nn.Module, batch: Batch, share: float, precision: Precision) -> dict[str, Tensor]:
+def _backward(network: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
     """Add a batch's share of the gradient, and give its share of the losses."""
     bare: Any = getattr(network, "module", network)
     bare.rpn.fg_bg_sampler.keys = bare.roi_heads.fg_bg_sampler.keys = batch.keys
-    device = next(network.parameters()).device
-    images, targets = batch.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device)):
-        losses: dict[str, Tensor] = network(images, targets)
-    shares = {name: loss.float() * share for name, loss in losses.items()}
-    torch.stack(list(shares.values())).sum().backward()  # type: ignore[no-untyped-call]
-    return {name: loss.detach() for name, loss in shares.items()}
+    images, targets = batch.to(next(network.parameters()).device)
+    losses = {name: loss * share for name, loss in network(images, targets).items()}
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    return {name: loss.detach() for name, loss in losses.items()}

@@ -41,8 +41,7 @@ def _network(config: TrainConfig = CONFIG) -> Any:
     torch.manual_seed(0)
     model = ModelConfig("resnet18", num_labels=5, norm="frozen", anchor_sizes_px=((8,), (16,), (32,), (64,), (96,)))
     network = build_network(model, PreprocessConfig(64, 64), ThresholdConfig())
-    prepare_network(network, config)
-    return network
+    return prepare_network(network, config)
 
 
 def _batch(*seeds: int) -> Batch:
