@@ -151,8 +151,8 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
     ]
     learning_rate = config.schedule.learning_rate
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, learning_rate)
-    return torch.optim.SGD(groups, learning_rate, momentum=config.momentum)
+        return torch.optim.AdamW(groups, learning_rate, fused=True)
+    return torch.optim.SGD(groups, learning_rate, momentum=config.momentum, fused=True)
 
 
 def train_step(
