@@ -1,0 +1,278 @@
+"""Images in, detections out: a network with its preprocessing, thresholds and label table.
+
+The network's own modules do the work, as torchvision wrote them; only resizing, batching and the pasting of masks are
+done here, so that an image's padded shape depends on that image and the bundle alone, and no mask is ever drawn over a
+whole frame. Knows nothing of files, Ray or tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNN
+from torchvision.models.detection.transform import resize_boxes
+from torchvision.ops import clip_boxes_to_image
+
+from maskrcnn.coco.rle import Rle
+from maskrcnn.config import Device, Precision, PreprocessConfig, ThresholdConfig
+from maskrcnn.errors import ClusterError, InputError
+from maskrcnn.images import BadImage
+from maskrcnn.model.bundle import Category, load_bundle, load_network
+from maskrcnn.model.decode import decode_image
+from maskrcnn.model.masks import encode_instance_masks
+from maskrcnn.model.precision import InBf16, resolve_device, uses_bf16, variant_of
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What was found in one image, best score first; everything on the CPU.
+
+    Raises:
+        ValueError: when the fields are not of one length.
+    """
+
+    size: tuple[int, int]
+    """(H, W) of the image, px."""
+    boxes: Tensor
+    """(N, 4) float32, XYXY, absolute px, inside the image."""
+    scores: Tensor
+    """(N,) float32, in [0, 1]."""
+    labels: Tensor
+    """(N,) int64, the network's class indices."""
+    category_ids: Tensor
+    """(N,) int64, as in the annotation file."""
+    rles: list[Rle] = field(default_factory=list)
+    """N masks of size [H, W]; none where masks were not asked for."""
+
+    def __post_init__(self) -> None:
+        num = len(self.scores)
+        lengths = {len(self.boxes), len(self.labels), len(self.category_ids), len(self.rles) or num}
+        if lengths != {num} or self.boxes.shape != (num, 4):
+            found = f"boxes {tuple(self.boxes.shape)}, scores {num}, labels {len(self.labels)}"
+            rest = f"category_ids {len(self.category_ids)}, rles {len(self.rles)}"
+            raise ValueError(f"detections must be of one length, got {found}, {rest}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def resized_shape(height: int, width: int, preprocess: PreprocessConfig) -> tuple[int, int]:
+    """Give the (height, width) that an image is resized to, px.
+
+    Source: torchvision `models/detection/transform.py`, `_resize_image_and_masks`; and never below 1 px.
+    """
+    scale = min(preprocess.min_size_px / min(height, width), preprocess.max_size_px / max(height, width))
+    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
+
+
+def bucket_shape(height: int, width: int, preprocess: PreprocessConfig) -> tuple[int, int]:
+    """Give the (height, width) of the network's input for an image, px: resized, then padded to whole multiples."""
+    multiple = preprocess.pad_multiple_px
+    resized_height, resized_width = resized_shape(height, width, preprocess)
+    return math.ceil(resized_height / multiple) * multiple, math.ceil(resized_width / multiple) * multiple
+
+
+class Predictor:
+    """A network that is ready to predict. Build one with `from_bundle` or `from_torchvision`.
+
+    Attributes:
+        preprocess: how images are resized, normalised and padded.
+        thresholds: which detections are kept.
+        categories: the label table; empty where it is not known.
+        bundle_sha256: the bundle's identity; empty without a bundle.
+        device: where the network is.
+    """
+
+    def __init__(
+        self,
+        network: MaskRCNN,
+        preprocess: PreprocessConfig,
+        thresholds: ThresholdConfig,
+        *,
+        precision: Precision = "auto",
+        categories: tuple[Category, ...] = (),
+        bundle_sha256: str = "",
+    ) -> None:
+        self.preprocess = preprocess
+        self.thresholds = thresholds
+        self.categories = categories
+        self.bundle_sha256 = bundle_sha256
+        self.device: torch.device = next(network.parameters()).device
+        by_label = sorted((category.label, category.id) for category in categories)
+        table = torch.tensor(by_label, dtype=torch.int64, device=self.device).reshape(-1, 2)
+        self._labels, self._category_ids = table.T.contiguous()
+        self._mean = torch.tensor(preprocess.mean, device=self.device)[:, None, None]
+        self._std = torch.tensor(preprocess.std, device=self.device)[:, None, None]
+
+        # A convolution over two images rounds otherwise than over one, and on the CPU it takes twice as long anyway.
+        self._max_images_per_forward = 1 if self.device.type == "cpu" else sys.maxsize
+
+        is_bf16 = uses_bf16(precision, self.device)
+        self._backbone = InBf16(network.backbone) if is_bf16 else network.backbone
+        self._rpn = variant_of(network.rpn, ("head",) if is_bf16 else ())
+        heads = ("box_head", "box_predictor", "mask_head", "mask_predictor")
+        self._heads = variant_of(network.roi_heads, heads if is_bf16 else ())
+        self._heads.score_thresh = thresholds.score_threshold
+        self._heads.nms_thresh = thresholds.nms_threshold
+        self._heads.detections_per_img = thresholds.max_detections
+        self._box_heads = variant_of(self._heads)
+        self._box_heads.mask_roi_pool = None
+
+    @classmethod
+    def from_bundle(
+        cls,
+        uri: str,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        thresholds: ThresholdConfig | None = None,
+    ) -> Predictor:
+        """Load a model bundle.
+
+        Args:
+            uri: the bundle's folder: a path or any URI.
+            device: auto takes CUDA where there is any.
+            precision: auto computes in bf16 on CUDA devices that can, else in fp32.
+            thresholds: which detections to keep; None: as the bundle says.
+
+        Raises:
+            BundleError: no bundle there, or one that cannot be used.
+            InputError: a device or precision that is not to be had.
+        """
+        place = resolve_device(device)
+        bundle = load_bundle(uri)
+        return cls(
+            load_network(bundle, place),
+            bundle.preprocess,
+            thresholds or bundle.thresholds,
+            precision=precision,
+            categories=bundle.categories,
+            bundle_sha256=bundle.sha256,
+        )
+
+    @classmethod
+    def from_torchvision(
+        cls, model: MaskRCNN, *, score_threshold: float = 0.5, max_detections: int = 300, precision: Precision = "auto"
+    ) -> Predictor:
+        """Wrap a torchvision Mask R-CNN as it is, on its device; labels are given as category ids.
+
+        Args:
+            model: it is put into eval mode, and its own thresholds are left alone.
+            score_threshold: in [0, 1].
+            max_detections: in an image.
+            precision: as in `from_bundle`.
+
+        Raises:
+            InputError: a threshold or precision that cannot be used, or a transform that resizes to a fixed size.
+        """
+        transform = model.transform
+        if transform.fixed_size is not None:
+            raise InputError("model.transform.fixed_size", "must be None; images keep their aspect ratio")
+        preprocess = PreprocessConfig(
+            min_size_px=transform.min_size[-1],
+            max_size_px=transform.max_size,
+            pad_multiple_px=transform.size_divisible,
+            mean=tuple(transform.image_mean),
+            std=tuple(transform.image_std),
+        )
+        thresholds = ThresholdConfig(score_threshold, model.roi_heads.nms_thresh, max_detections)
+        return cls(model.eval(), preprocess, thresholds, precision=precision)
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Tensor | bytes], *, with_masks: bool = True) -> list[Detections]:
+        """Detect objects.
+
+        On CUDA, images of one padded shape go through the network together, so the caller decides on the batch by how
+        many are given; a batch that does not fit in memory is halved until it does. There an image's scores and boxes
+        depend on its batch mates by rounding only. On the CPU they do not depend on them at all: each goes alone.
+
+        Args:
+            images: each (3, H, W) uint8 RGB on any device, or an encoded file.
+            with_masks: without, the mask head does not run.
+
+        Returns:
+            One result an image, in order.
+
+        Raises:
+            InputError: an image that is no image.
+            ClusterError: a single image that does not fit in the GPU's memory.
+        """
+        tensors = [self._to_tensor(image, f"image {index}") for index, image in enumerate(images)]
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(tensors):
+            groups.setdefault(bucket_shape(image.shape[1], image.shape[2], self.preprocess), []).append(index)
+        found: dict[int, Detections] = {}
+        for shape, indices in groups.items():
+            for begin in range(0, len(indices), self._max_images_per_forward):
+                chosen = indices[begin : begin + self._max_images_per_forward]
+                batch = [tensors[index] for index in chosen]
+                found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
+        return [found[index] for index in range(len(tensors))]
+
+    def _to_tensor(self, image: Tensor | bytes, thing: str) -> Tensor:
+        if isinstance(image, bytes):
+            decoded = decode_image(image, apply_exif=self.preprocess.apply_exif)
+            if isinstance(decoded, BadImage):
+                raise InputError(thing, f"cannot be decoded ({decoded.kind}): {decoded.reason}")
+            return decoded
+        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            is_tensor = isinstance(image, Tensor)
+            got = f"{tuple(image.shape)} {image.dtype}" if is_tensor else type(image).__name__
+            raise InputError(thing, f"must be a (3, H, W) uint8 tensor or the bytes of a file, got {got}")
+        if image.numel() == 0:
+            raise InputError(thing, f"must have at least one pixel, got {tuple(image.shape)}")
+        return image
+
+    def _detect_in_memory(self, images: list[Tensor], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
+        """Detect, halving the batch while the device's memory does not hold it."""
+        with contextlib.suppress(torch.OutOfMemoryError):
+            return self._detect(images, shape, with_masks)
+        # Only here, where the error and the tensors that its traceback kept are gone, can their memory be had again.
+        torch.cuda.empty_cache()
+        if len(images) == 1:
+            rule = f"must hold one image of {shape[1]} x {shape[0]} px in the network, and does not"
+            raise ClusterError(f"memory of {self.device}", rule, remedy="use a smaller max_size or the CPU")
+        middle = len(images) // 2
+        halves = images[:middle], images[middle:]
+        return [one for half in halves for one in self._detect_in_memory(half, shape, with_masks)]
+
+    def _detect(self, images: list[Tensor], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
+        """Run the network on images of one padded shape."""
+        original = [(image.shape[1], image.shape[2]) for image in images]
+        resized = [resized_shape(height, width, self.preprocess) for height, width in original]
+        batch = torch.zeros(len(images), 3, *shape, device=self.device)
+        for slot, image, size in zip(batch, images, resized, strict=True):
+            pixels = (image.to(self.device).contiguous().float() / 255 - self._mean) / self._std
+            slot[:, : size[0], : size[1]] = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0]
+
+        features = self._backbone(batch)
+        proposals, _ = self._rpn(ImageList(batch, resized), features)
+        heads = self._heads if with_masks else self._box_heads
+        found, _ = heads(features, proposals, resized)
+        return [self._to_detections(*one) for one in zip(found, resized, original, strict=True)]
+
+    def _to_detections(self, found: dict[str, Tensor], resized: tuple[int, int], size: tuple[int, int]) -> Detections:
+        if self.categories:  # a label that none has, as COCO's gaps, is no answer
+            kept = torch.isin(found["labels"], self._labels)
+            found = {name: values[kept] for name, values in found.items()}
+        labels = found["labels"]
+        boxes = resize_boxes(found["boxes"], list(resized), list(size))
+        return Detections(
+            size=size,
+            boxes=clip_boxes_to_image(boxes, size).cpu(),
+            scores=found["scores"].cpu(),
+            labels=labels.cpu(),
+            category_ids=self._category_ids_of(labels).cpu(),
+            rles=encode_instance_masks(found["masks"], boxes, size) if "masks" in found else [],
+        )
+
+    def _category_ids_of(self, labels: Tensor) -> Tensor:
+        return self._category_ids[torch.searchsorted(self._labels, labels)] if self.categories else labels
