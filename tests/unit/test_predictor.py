@@ -14,88 +14,41 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.mask_rcnn import MaskRCNN
-from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from maskrcnn.coco.rle import to_mask
 from maskrcnn.config import Heads, ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import BundleError, ClusterError, InputError
-from maskrcnn.model.bundle import Category, load_bundle, save_bundle
+from maskrcnn.model.bundle import load_bundle, save_bundle
 from maskrcnn.model.network import build_network
 from maskrcnn.model.predictor import Detections, Predictor, bucket_shape, resized_shape
 from maskrcnn.model.weights import coco_categories
-
-PREPROCESS = PreprocessConfig(min_size_px=64, max_size_px=96)
-SMALL = ModelConfig(
-    backbone="resnet18", num_labels=6, norm="batch", anchor_sizes_px=((8,), (16,), (32,), (64,), (128,))
+from tests.live_network import (
+    CATEGORIES,
+    PREPROCESS,
+    build_small_network,
+    liven,
+    noise,
+    quick_networks,
+    save_small_bundle,
 )
-CATEGORIES = tuple(Category(id=100 + label, name=f"kind {label}", label=label) for label in (1, 2, 4, 5))
+
 SIZES = [(100, 150), (150, 100), (90, 90), (64, 96), (30, 200), (1, 1), (100, 150), (99, 149), (2, 300), (301, 203)]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def quick() -> Iterator[None]:
-    """One thread, and few proposals in every network."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RegionProposalNetwork, "pre_nms_top_n", lambda self: 200)
-        patch.setattr(RegionProposalNetwork, "post_nms_top_n", lambda self: 30)
+    with quick_networks():
         yield
-    torch.set_num_threads(threads)
-
-
-def noise(height: int, width: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
-
-
-def liven(network: MaskRCNN) -> MaskRCNN:
-    """Make a random network answer variously: settle its norms, then scale its last layers."""
-    image = noise(100, 150, seed=50) / 255
-    network.eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-            module.train()
-    wanted = {
-        "rpn.head.cls_logits": 3.0,
-        "rpn.head.bbox_pred": 0.5,
-        "roi_heads.box_predictor.cls_score": 4.0,
-        "roi_heads.box_predictor.bbox_pred": 2.0,
-        "roi_heads.mask_predictor.mask_fcn_logits": 4.0,
-    }
-    with torch.no_grad():
-        network([image])
-        network.eval()
-        for name, spread in wanted.items():
-            layer, seen = network.get_submodule(name), []
-            hook = layer.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output.flatten()))
-            network([image])
-            hook.remove()
-            layer.weight.mul_(spread / torch.cat(seen).std())
-    return network
 
 
 @pytest.fixture(scope="module")
 def small_network() -> MaskRCNN:
-    torch.manual_seed(1)
-    return liven(build_network(SMALL, PREPROCESS, ThresholdConfig(score_threshold=0.05, max_detections=10)))
+    return build_small_network()
 
 
 @pytest.fixture(scope="module")
 def bundle_uri(small_network: MaskRCNN, tmp_path_factory: pytest.TempPathFactory) -> str:
-    uri = str(tmp_path_factory.mktemp("bundle"))
-    thresholds = ThresholdConfig(score_threshold=0.05, max_detections=12)
-    save_bundle(
-        uri,
-        small_network,
-        model=SMALL,
-        preprocess=PREPROCESS,
-        thresholds=thresholds,
-        categories=CATEGORIES,
-        provenance={},
-    )
-    return uri
+    return save_small_bundle(tmp_path_factory.mktemp("bundle"), small_network)
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +86,8 @@ def test_torchvisions_own_detections(heads: Heads, build_theirs: type[MaskRCNN],
     config, thresholds = ModelConfig(heads=heads, norm="batch"), ThresholdConfig(0.3, 0.4, max_detections=20)
     network = build_network(config, PREPROCESS, thresholds)
     network.load_state_dict(theirs.state_dict())
-    save_bundle(
-        str(tmp_path),
-        network,
-        model=config,
-        preprocess=PREPROCESS,
-        thresholds=thresholds,
-        categories=coco_categories(),
-        provenance={},
-    )
+    configs = {"model": config, "preprocess": PREPROCESS, "thresholds": thresholds}
+    save_bundle(str(tmp_path), network, **configs, categories=coco_categories(), provenance={})
     from_bundle = Predictor.from_bundle(str(tmp_path), device="cpu")
     wrapped = Predictor.from_torchvision(theirs, score_threshold=0.3, max_detections=20)
     ids = torch.tensor([category.id for category in coco_categories()])
@@ -196,24 +142,18 @@ def test_on_a_gpu_like_batch_only_rounding_depends_on_batch_mates(predictor: Pre
     assert {shape[2:] for shape in shapes} == buckets
 
 
-@pytest.mark.parametrize(
-    ("size", "resized", "bucket"),
-    [
+def test_shapes_follow_from_the_image_alone() -> None:
+    for size, resized, bucket in [
         ((100, 150), (64, 96), (64, 96)),
         ((100, 151), (63, 96), (64, 96)),
         ((1, 1), (64, 64), (64, 64)),
         ((2, 3000), (1, 96), (32, 96)),
         ((3000, 2), (96, 1), (96, 32)),
         ((65, 64), (65, 64), (96, 64)),
-    ],
-)
-def test_shapes_follow_from_the_image_alone(
-    size: tuple[int, int], resized: tuple[int, int], bucket: tuple[int, int]
-) -> None:
-    assert resized_shape(*size, PREPROCESS) == resized
-    assert bucket_shape(*size, PREPROCESS) == bucket
-    wide = PreprocessConfig(min_size_px=64, max_size_px=96, pad_multiple_px=128)
-    assert bucket_shape(*size, wide) == (128, 128)
+    ]:
+        assert resized_shape(*size, PREPROCESS) == resized
+        assert bucket_shape(*size, PREPROCESS) == bucket
+        assert bucket_shape(*size, PreprocessConfig(64, 96, pad_multiple_px=128)) == (128, 128)
 
 
 def test_results_are_sorted_clipped_and_named(predictor: Predictor) -> None:
@@ -301,19 +241,6 @@ def test_a_wrapped_model_keeps_its_own_thresholds(small_network: MaskRCNN) -> No
     assert (wrapped.categories, wrapped.bundle_sha256) == ((), "")
 
 
-def test_bf16_is_near_fp32(bundle_uri: str, predictor: Predictor) -> None:
-    image = noise(100, 150)
-    in_bf16 = Predictor.from_bundle(bundle_uri, device="cpu", precision="bf16")
-    dtypes = []
-    in_bf16._heads.box_head.module.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
-    found, exact = in_bf16([image])[0], predictor([image])[0]
-    assert dtypes == [torch.bfloat16]
-    assert found.scores.dtype == found.boxes.dtype == torch.float32
-    # Most of the best boxes are found again, to within a px or two of 150.
-    distances = (found.boxes[None] - exact.boxes[:8, None]).abs().amax(dim=2).amin(dim=1)
-    assert (distances < 2).float().mean() >= 0.75
-
-
 def test_a_batch_that_does_not_fit_is_halved(bundle_uri: str, predictor: Predictor) -> None:
     tight = Predictor.from_bundle(bundle_uri, device="cpu")
     tight._max_images_per_forward = 100
@@ -343,21 +270,16 @@ def test_one_image_that_does_not_fit_is_an_error_with_numbers(bundle_uri: str) -
         tight([noise(100, 150)])
 
 
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a model bundle"):
+        Predictor.from_bundle(str(tmp_path), device="cpu")
+
+
 def test_the_job_can_ask_for_its_settings(predictor: Predictor, bundle_uri: str) -> None:
     assert predictor.categories == CATEGORIES
     assert predictor.bundle_sha256 == load_bundle(bundle_uri).sha256
     assert predictor.preprocess == PREPROCESS
     assert predictor.device == torch.device("cpu")
-
-
-def test_bad_settings_are_refused(bundle_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="--device must be auto or cpu: there is no CUDA device here, got cuda"):
-        Predictor.from_bundle(bundle_uri, device="cuda")
-    with pytest.raises(InputError, match="--precision must be one of auto, fp32, bf16, got fp8"):
-        Predictor.from_bundle(bundle_uri, precision="fp8")  # type: ignore[arg-type]
-    with pytest.raises(BundleError, match="is not a model bundle"):
-        Predictor.from_bundle(str(tmp_path))
 
 
 def test_detections_of_unequal_length_are_refused() -> None:
