@@ -87,3 +87,43 @@ def _wait_until_listening(port: int) -> None:
         else:
             return
     pytest.fail(f"nothing listens on port {port}")
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3_endpoint: str) -> Iterator[None]:
+    """One Ray for the whole session: starting one takes seconds."""
+    import ray
+
+    from maskrcnn.labelling import pipeline
+
+    pipeline.start_local_ray(
+        num_cpus=4,
+        runtime_env={
+            "env_vars": {"PYTHONPATH": str(PROJECT_ROOT)},
+            "worker_process_setup_hook": "tests.integration.deadly_image.install",
+        },
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A bundle with a small random network that finds something in every picture."""
+    from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
+    from maskrcnn.model.bundle import Category, save_bundle
+    from maskrcnn.model.network import build_network
+
+    torch.manual_seed(0)
+    model = ModelConfig(backbone="resnet18", num_labels=4)
+    preprocess = PreprocessConfig(min_size_px=64, max_size_px=128)
+    thresholds = ThresholdConfig(score_threshold=0.3, max_detections=8)
+    network = build_network(model, preprocess, thresholds).eval()
+    with torch.no_grad():  # spread the scores, so that order and thresholds mean something
+        network.roi_heads.box_predictor.cls_score.weight.mul_(20)
+    uri = str(tmp_path_factory.mktemp("bundle") / "tiny")
+    categories = [Category(2, "can", 1), Category(5, "box", 2), Category(9, "bag", 3)]
+    save_bundle(
+        uri, network, model=model, preprocess=preprocess, thresholds=thresholds, categories=categories, provenance={}
+    )
+    return uri

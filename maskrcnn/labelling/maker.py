@@ -72,9 +72,10 @@ class PartMaker:
     def __init__(self, settings: MakerSettings, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
         self._on_progress = on_progress
         self._writer = PartWriter(settings)
-        # One network an actor: its threads are the actor's CPUs, whatever the machine has.
-        os.environ["OMP_NUM_THREADS"] = str(settings.num_threads)
-        torch.set_num_threads(settings.num_threads)
+        # One network an actor: its threads are the actor's CPUs; but Ray may be told of more CPUs than there are, and
+        # threads that fight over a core are many times slower than one.
+        num_threads = min(settings.num_threads, len(os.sched_getaffinity(0)))
+        torch.set_num_threads(num_threads)
         predictor = Predictor.from_bundle(
             settings.bundle_uri,
             device=settings.device,
@@ -86,7 +87,7 @@ class PartMaker:
         self._labeller = Labeller(
             predictor,
             batch_size=settings.batch_size,
-            num_decoders=settings.num_threads,
+            num_decoders=num_threads,
             with_masks=settings.masks == "full",
             max_pixels=settings.max_pixels,
         )

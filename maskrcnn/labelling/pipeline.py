@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.util.annotations import RayDeprecationWarning
 
 from maskrcnn.errors import ClusterError
 from maskrcnn.labelling.cluster import Pool
@@ -27,6 +29,13 @@ from maskrcnn.labelling.results import ImageResult
 
 OBJECT_STORE_BYTES = 256 << 20
 """Of a local Ray: only keys and summaries pass through it."""
+LOCAL_RAY_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # loopback only; and a token left by another tool would turn it on
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: listen on loopback only
+}
 PROGRESS_EVERY_S = 0.5
 DEATHS_TO_BLAME = 2
 """Fresh workers that must die on an image before it is called the killer: nodes die too."""
@@ -47,6 +56,10 @@ def run_on_pool(
             for summary in _run_ray_data(parts, pool, settings, counter):
                 del silent[PartId(summary.plan, summary.part)]
                 yield summary
+            if silent:
+                # Ray Data lets go of its actors, but one that was restarting may live on, and keep its GPU.
+                for worker in ray.get(counter.pool_workers.remote()):
+                    ray.kill(worker)
             with ThreadPoolExecutor(pool.max_actors) as threads:
                 yield from threads.map(lambda part: _make_one_by_one(part, pool, settings), silent.values())
     finally:
@@ -55,10 +68,11 @@ def run_on_pool(
 
 @ray.remote
 class _Counter:
-    """Counts images as they are done, for the progress line only: what is true is in the table."""
+    """Counts images as they are done, for the progress line only (what is true is in the table), and actors."""
 
     def __init__(self) -> None:
         self._counts = (0, 0)
+        self._pool_workers: list[Any] = []
 
     def add(self, num_done: int, num_failed: int) -> None:
         self._counts = (self._counts[0] + num_done, self._counts[1] + num_failed)
@@ -66,11 +80,18 @@ class _Counter:
     def counts(self) -> tuple[int, int]:
         return self._counts
 
+    def register(self, pool_worker: Any) -> None:
+        self._pool_workers.append(pool_worker)
+
+    def pool_workers(self) -> list[Any]:
+        return self._pool_workers
+
 
 class _PoolWorker:
     """The UDF of the actor pool: a PartMaker, fed one part at a time."""
 
     def __init__(self, settings: MakerSettings, counter: Any) -> None:
+        counter.register.remote(ray.get_runtime_context().current_actor)
         self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
@@ -89,19 +110,23 @@ def _run_ray_data(
     # A part in which workers keep dying is lost to this pass, not to the job: it is made image by image afterwards.
     context.max_errored_blocks = len(parts)
     rows = [{"part": _row_from_part(part)} for part in parts]
-    summaries = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _PoolWorker,
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=pool.min_actors, max_size=pool.max_actors, max_tasks_in_flight_per_actor=2
-        ),
-        fn_constructor_args=(settings, counter),
-        num_cpus=pool.num_cpus,
-        num_gpus=pool.num_gpus,
-        # Ray's defaults try a task that kills its worker for ever.
-        max_restarts=-1,
-        max_task_retries=2,
+    compute = ray.data.ActorPoolStrategy(
+        min_size=pool.min_actors, max_size=pool.max_actors, max_tasks_in_flight_per_actor=2
     )
+    with warnings.catch_warnings():
+        # The two limits have no other door in Ray 2.60; this one is announced to close in 2.64.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        summaries = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _PoolWorker,
+            batch_size=1,
+            compute=compute,
+            fn_constructor_args=(settings, counter),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            # Ray's defaults try a task that kills its worker for ever.
+            max_restarts=-1,
+            max_task_retries=2,
+        )
     for row in summaries.iter_rows():
         yield PartSummary(**json.loads(row["summary"]))
 
@@ -169,27 +194,40 @@ def is_on_cluster() -> bool:
 
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS, else start Ray on this machine alone, quietly and on loopback only."""
+    """Join the cluster of RAY_ADDRESS, else start Ray on this machine alone.
+
+    Raises:
+        ClusterError: when it cannot be reached or started.
+    """
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = os.environ.get("RAY_ADDRESS")
     try:
-        if os.environ.get("RAY_ADDRESS"):
+        if address:
             ray.init(logging_level=logging.WARNING)
-            return
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        else:
+            start_local_ray()
     except (ConnectionError, RuntimeError) as error:
-        address = os.environ.get("RAY_ADDRESS", "this machine")
-        raise ClusterError("Ray", f"could not be reached or started: {str(error).splitlines()[0]}", address) from error
+        reason = str(error).splitlines()[0]
+        raise ClusterError("Ray", f"could not be reached or started: {reason}", address or "this machine") from error
+
+
+def start_local_ray(**options: Any) -> None:
+    """Start Ray on this machine alone: quietly, without a dashboard, and reachable from nowhere else."""
+    for name, value in LOCAL_RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Read once when Ray is imported; without it, Ray listens on every interface, whatever address it is given.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    # What Ray Data reports at its start and end is plumbing to whoever runs a job on one machine.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **options,
+    )
 
 
 def nodes() -> list[dict[str, float]]:
