@@ -80,6 +80,9 @@ class ModelConfig:
     anchor_sizes_px: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
     """Anchor sides for each of the five pyramid levels, px of the network's input."""
     anchor_aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    max_proposals: int = 1000
+    """Regions an image that the box head looks at when predicting; a small picture needs far fewer than torchvision's
+    1000, and the box head is most of the work there."""
 
     def __post_init__(self) -> None:
         check_choice("backbone", self.backbone, BACKBONES)
@@ -92,6 +95,7 @@ class ModelConfig:
             self.anchor_sizes_px,
             "five tuples, one a level",
         )
+        check(self.max_proposals >= 1, "max_proposals", self.max_proposals, "1 or more")
 
 
 @dataclass(frozen=True)

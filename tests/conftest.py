@@ -18,6 +18,9 @@ import torch
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
+# The networks of the tests are too small to gain from threads, and threads that fight over cores cost seconds.
+torch.set_num_threads(1)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what needs a GPU where there is none."""
@@ -115,8 +118,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> str:
     from maskrcnn.model.network import build_network
 
     torch.manual_seed(0)
-    model = ModelConfig(backbone="resnet18", num_labels=4)
-    preprocess = PreprocessConfig(min_size_px=64, max_size_px=128)
+    model = ModelConfig(backbone="resnet18", num_labels=4, max_proposals=24)
+    preprocess = PreprocessConfig(min_size_px=32, max_size_px=64)
     thresholds = ThresholdConfig(score_threshold=0.3, max_detections=8)
     network = build_network(model, preprocess, thresholds).eval()
     with torch.no_grad():  # spread the scores, so that order and thresholds mean something

@@ -51,6 +51,7 @@ def build_network(config: ModelConfig, preprocess: PreprocessConfig, thresholds:
         image_std=list(preprocess.std),
         size_divisible=preprocess.pad_multiple_px,
         rpn_anchor_generator=anchors,
+        rpn_post_nms_top_n_test=config.max_proposals,
         box_score_thresh=thresholds.score_threshold,
         box_nms_thresh=thresholds.nms_threshold,
         box_detections_per_img=thresholds.max_detections,

@@ -49,7 +49,7 @@ def two_boxes() -> Detections:
 
 def nothing() -> Detections:
     empty = torch.zeros(0, dtype=torch.int64)
-    return Detections(torch.zeros(0, 4), torch.zeros(0), empty, empty, [], size=(10, 20))
+    return Detections((10, 20), torch.zeros(0, 4), torch.zeros(0), empty, empty)
 
 
 RESULTS = [
@@ -86,7 +86,7 @@ def test_a_part_has_the_documented_columns_then_the_users() -> None:
 
 def test_without_masks_there_is_no_area() -> None:
     found = two_boxes()
-    bare = Detections(found.boxes, found.scores, found.labels, found.category_ids, [], size=found.size)
+    bare = Detections(found.size, found.boxes, found.scores, found.labels, found.category_ids)
     stamp = RunStamp("run-1", "abc", 0.5, {3: "box", 8: "bag"}, "none")
     (row,) = build_part(keys("a"), [ImageResult(20, 10, bare)], stamp).to_pylist()
     assert row["masks"] is None

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import io
+import random
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn import storage
+from maskrcnn.labelling import labeller as labeller_module
+from maskrcnn.labelling.labeller import ByteBudget, Labeller, ListedImage, StageSeconds
+from maskrcnn.labelling.results import ImageResult
+from maskrcnn.model.predictor import Predictor
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_bundle: str) -> Predictor:
+    return Predictor.from_bundle(tiny_bundle, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def mixed_images(tmp_path_factory: pytest.TempPathFactory) -> list[ListedImage]:
+    """Forty images of ten sizes, upright and wide."""
+    folder = tmp_path_factory.mktemp("mixed")
+    rng = np.random.default_rng(3)
+    for place in range(40):
+        height, width = 40 + 17 * (place % 5), 60 + 23 * (place % 2)
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8)).save(folder / f"{place:02d}.png")
+    return listed(folder)
+
+
+def listed(folder: Path) -> list[ListedImage]:
+    metas = [storage.stat(str(path)) for path in sorted(folder.iterdir())]
+    return [ListedImage(meta.uri, meta.etag, meta.size) for meta in metas]
+
+
+def build(predictor: Predictor, batch_size: int = 2, max_pixels: int = 10**8) -> Labeller:
+    return Labeller(predictor, batch_size=batch_size, num_decoders=2, with_masks=True, max_pixels=max_pixels)
+
+
+def as_row(result: ImageResult) -> tuple[object, ...]:
+    found = result.detections
+    assert found is not None
+    masks = [rle["counts"] for rle in found.rles]
+    return (result.width, result.height, found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), masks)
+
+
+def test_rows_do_not_depend_on_batch_mates(predictor: Predictor, mixed_images: list[ListedImage]) -> None:
+    rows = {
+        one.uri: as_row(result)
+        for one, result in zip(mixed_images, build(predictor, 2).label(mixed_images), strict=True)
+    }
+    shuffled = random.Random(5).sample(mixed_images, len(mixed_images))
+    again = {one.uri: as_row(result) for one, result in zip(shuffled, build(predictor, 7).label(shuffled), strict=True)}
+    assert sum(len(row[3]) for row in rows.values()) > 40  # type: ignore[arg-type, misc]
+    assert again == rows
+
+
+def test_results_come_in_the_order_of_the_images_and_failures_are_results(
+    predictor: Predictor, mixed_images: list[ListedImage], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"<html>")
+    (bad,) = listed(tmp_path)
+    images = [
+        mixed_images[0],
+        bad,
+        ListedImage(str(tmp_path / "gone.jpg"), "", 0),
+        ListedImage(mixed_images[1].uri, "another etag", mixed_images[1].size),
+        mixed_images[1],
+    ]
+    results = build(predictor).label(images)
+    assert [result.error_kind for result in results] == [None, "unsupported", "not_found", "not_found", None]
+    assert all(result.error_message for result in results[1:4])
+
+
+def test_too_large_an_image_is_refused_from_its_header(predictor: Predictor, mixed_images: list[ListedImage]) -> None:
+    (result,) = build(predictor, max_pixels=100).label(mixed_images[:1])
+    assert result.error_kind == "too_large"
+
+
+def test_memory_is_bounded_even_when_no_bucket_ever_fills(
+    predictor: Predictor, mixed_images: list[ListedImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labeller_module, "MAX_DECODED_BYTES", 30_000)
+    results = build(predictor, batch_size=1000).label(mixed_images)
+    assert [result.error_kind for result in results] == [None] * 40
+
+
+def test_every_stage_is_timed_and_every_result_is_told(predictor: Predictor, mixed_images: list[ListedImage]) -> None:
+    seconds, told = StageSeconds(), []
+    results = build(predictor).label(mixed_images, seconds, on_result=told.append)
+    assert seconds.read > 0
+    assert seconds.decode > 0
+    assert seconds.predict > 0
+    assert len(told) == len(results) == 40
+
+
+def test_when_a_batch_fails_only_the_guilty_image_pays(
+    predictor: Predictor, mixed_images: list[ListedImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Predictor.__call__
+    guilty = Image.open(mixed_images[3].uri).size
+
+    def explode(self: Predictor, images: list[object], **options: object) -> object:
+        if any((image.shape[2], image.shape[1]) == guilty for image in images):  # type: ignore[attr-defined]
+            raise RuntimeError("no kernel for this shape")
+        return real(self, images, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "__call__", explode)
+    results = build(predictor).label(mixed_images[:10])
+    failed = [place for place, result in enumerate(results) if result.error_kind == "worker_crash"]
+    assert failed == [place for place in range(10) if Image.open(mixed_images[place].uri).size == guilty]
+    assert results[3].error_message == "RuntimeError: no kernel for this shape"
+
+
+def test_a_broken_device_ends_the_worker(
+    predictor: Predictor, mixed_images: list[ListedImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def explode(*_: object, **__: object) -> object:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Predictor, "__call__", explode)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        build(predictor).label(mixed_images[:2])
+
+
+def test_nothing_to_label_is_nothing(predictor: Predictor) -> None:
+    assert build(predictor).label([]) == []
+
+
+def test_a_budget_lets_one_large_item_through_alone() -> None:
+    budget = ByteBudget(10)
+    budget.acquire(100)
+    passed = threading.Event()
+
+    def second() -> None:
+        budget.acquire(1)
+        passed.set()
+
+    waiter = threading.Thread(target=second)
+    waiter.start()
+    assert not passed.wait(0.1)
+    assert budget.is_starved
+    budget.release(100)
+    assert passed.wait(5)
+    waiter.join()
+    assert not budget.is_starved
+
+
+def test_images_are_decoded_as_the_bundle_says(tiny_bundle: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    body = io.BytesIO()
+    Image.new("RGB", (60, 40)).save(body, "JPEG", exif=exif)
+    (tmp_path / "turned.jpg").write_bytes(body.getvalue())
+    (result,) = build(Predictor.from_bundle(tiny_bundle, device="cpu")).label(listed(tmp_path))
+    assert (result.width, result.height) == (40, 60)
