@@ -54,11 +54,53 @@ def _parse(arguments_class: type[_Arguments], name: str) -> _Arguments:
 
 
 def fold_complaint(box: str) -> str:
-    """Fold a boxed, many-lined complaint into one line, without its title and the pointer to --help."""
-    lines = [_BOX.sub("", line).strip() for line in box.splitlines()[1:]]
-    text = " ".join(line for line in lines if line)
-    text = re.sub(r"\s*(For full helptext|Argument helptext:).*", "", text)
-    return f"{text}; see --help"
+    """Fold the library's boxed, many-lined complaint into one line that names the option, the rule and the value."""
+    complaint, *hints = _sections(box)
+    text = " ".join(complaint)
+    if unknown := re.match(r"Unrecognized options: (.*)", text):
+        return _tell_unknown(unknown[1].split(", "), hints)
+    if text.startswith("Missing from"):
+        return f"{', '.join(_options(complaint))} must be given; see --help"
+    if unparsed := re.match(r"Error parsing (--[\w-]+): (.*?)(?: Got errors:.*)?$", text):
+        given = " ".join(re.findall(r"'([^']*)'", unparsed[2]))
+        return f"{unparsed[1]} must be {_kind_of(unparsed[1], hints)}, got {given}; see --help"
+    if choice := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)\.", text):
+        return f"{choice[2]} must be one of {choice[3].replace(chr(39), '')}, got {choice[1]}; see --help"
+    if valueless := re.match(r"Missing value for argument '(.*?)'", text):
+        return f"{valueless[1]} must be followed by a value; see --help"
+    return f"{text.rstrip('.')}; see --help"
+
+
+def _sections(box: str) -> list[list[str]]:
+    """Give a box's lines, without frame and title; the first section is the complaint, the others are hints."""
+    sections: list[list[str]] = [[]]
+    for framed in box.splitlines()[1:]:
+        line = _BOX.sub("", framed).strip()
+        if line:
+            sections[-1].append(line)
+        elif "──" in framed:
+            sections.append([])
+    return sections
+
+
+def _options(lines: list[str]) -> list[str]:
+    return [line.split()[0] for line in lines if line.startswith("--")]
+
+
+def _tell_unknown(words: list[str], hints: list[list[str]]) -> str:
+    options = [word for word in words if word.startswith("-")]
+    if not options:
+        return f"unexpected argument {words[0]}; see --help"
+    text = f"unknown option {', '.join(options)}"
+    similar = dict.fromkeys(option for hint in hints for option in _options(hint))
+    return f"{text}; did you mean {' or '.join(similar)}?" if similar else f"{text}; see --help"
+
+
+def _kind_of(option: str, hints: list[list[str]]) -> str:
+    """Say in words what an option takes, from the hint that shows its type."""
+    shown = " ".join(line for hint in hints for line in hint if line.startswith(option))
+    kinds = {"FLOAT": "a number", "[INT": "whole numbers", "INT": "a whole number"}
+    return next((kind for name, kind in kinds.items() if name in shown), "of another type")
 
 
 def _fail(name: str, message: str, code: int) -> NoReturn:

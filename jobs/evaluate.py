@@ -1,0 +1,116 @@
+"""Score predictions, or a bundle, against annotations: COCO's 12 numbers and AP per category."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+from jobs.command import DONE, run_command
+from maskrcnn import Predictor, storage
+from maskrcnn.coco.annotations import CocoDataset, load_coco
+from maskrcnn.coco.evaluate import CocoResults, evaluate, format_metrics, load_results
+from maskrcnn.config import check
+from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
+from maskrcnn.labelling.coco_results import load_table_results
+from maskrcnn.labelling.progress import Progress
+from maskrcnn.model.bundle import load_bundle
+from maskrcnn.model.coco_results import predict_dataset
+
+_Loaded = TypeVar("_Loaded")
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Score predictions, or a bundle, against annotations: COCO's 12 numbers and AP per category."""
+
+    annotations: str
+    """The truth: a COCO JSON, on any URI."""
+    predictions: str | None = None
+    """What to score: the --output of a labelling job, or a COCO results .json."""
+    bundle: str | None = None
+    """Or the model to run over the images: a folder with model.json and model.safetensors."""
+    images: str | None = None
+    """The folder that the annotations' file names are relative to; needed with --bundle, and with --predictions where
+    file names alone do not tell images apart."""
+    iou_types: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
+    """Score by the overlap of boxes, of masks, or both."""
+    max_detections: tuple[int, ...] = (1, 10, 100)
+    """Limits on what counts in an image and category: AR is given at each, everything else at the largest."""
+    score_threshold: float = 0.05
+    """Of a --bundle: AP weighs every score, so that few detections are dropped, in [0, 1]."""
+    batch_size: int = 2
+    """Of a --bundle: images a forward."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a --bundle's network runs."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on GPUs that have it, fp32 elsewhere."""
+    output: str | None = None
+    """Write the numbers there as JSON."""
+
+
+def run_evaluation(arguments: EvaluateArguments) -> int:
+    """Score, print the table, write the JSON."""
+    if (arguments.predictions is None) == (arguments.bundle is None):
+        raise InputError("--predictions or --bundle", "must be given, one of the two")
+    check(bool(arguments.iou_types), "iou_types", "nothing", "bbox, segm or both")
+    check(min(arguments.max_detections, default=0) >= 1, "max_detections", arguments.max_detections, "1 or more each")
+    dataset = _load("--annotations", arguments.annotations, load_coco)
+    results = _predict(arguments, dataset) if arguments.bundle else _read(arguments, dataset)
+    metrics = evaluate(dataset, results, iou_types=arguments.iou_types, max_detections=arguments.max_detections)
+    print(format_metrics(metrics))
+    if arguments.output:
+        try:
+            storage.put(arguments.output, json.dumps(metrics, indent=2).encode())
+        except AccessError as error:
+            raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
+    return DONE
+
+
+def _read(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
+    uri = str(arguments.predictions)
+    if uri.endswith(".json"):
+        return _load("--predictions", uri, load_results)
+    results, labelled = load_table_results(
+        uri, dataset, images_uri=arguments.images, with_masks="segm" in arguments.iou_types
+    )
+    if num_missing := dataset.num_images - len(labelled):
+        print(f"{num_missing:,} of {dataset.num_images:,} images failed or are not in the table; they count as empty")
+    return results
+
+
+def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
+    bundle_uri = str(arguments.bundle)
+    if arguments.images is None:
+        raise InputError("--images", "must be given with --bundle: the folder of the annotations' file names")
+    check(arguments.batch_size >= 1, "batch_size", arguments.batch_size, "1 or more")
+    kept = load_bundle(bundle_uri).thresholds
+    # What a limit may count, the predictor must not drop before.
+    max_detections = max(kept.max_detections, *arguments.max_detections)
+    thresholds = replace(kept, score_threshold=arguments.score_threshold, max_detections=max_detections)
+    predictor = Predictor.from_bundle(
+        bundle_uri, device=arguments.device, precision=arguments.precision, thresholds=thresholds
+    )
+    progress = Progress(dataset.num_images, "predicting")
+    results = predict_dataset(
+        predictor,
+        dataset,
+        arguments.images,
+        batch_size=arguments.batch_size,
+        with_masks="segm" in arguments.iou_types,
+        on_progress=lambda num_done: progress.update(num_done, 0),
+    )
+    progress.finish(dataset.num_images, 0)
+    return results
+
+
+def _load(option: str, uri: str, load: Callable[[str], _Loaded]) -> _Loaded:
+    try:
+        return load(uri)
+    except (NotFoundError, AccessError) as error:
+        raise InputError(option, f"cannot be read: {error.reason}", error.uri) from error
+
+
+if __name__ == "__main__":
+    run_command(EvaluateArguments, run_evaluation, "evaluate")

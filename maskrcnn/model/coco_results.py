@@ -1,0 +1,80 @@
+"""A predictor over the images of a COCO file, as COCO results. Knows no scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.ops import box_convert
+
+from maskrcnn import storage
+from maskrcnn.coco.annotations import CocoDataset, safe_join
+from maskrcnn.coco.results import CocoResults
+from maskrcnn.errors import InputError, NotFoundError
+from maskrcnn.images import BadImage
+from maskrcnn.model.decode import decode_image
+from maskrcnn.model.predictor import Predictor
+
+
+def predict_dataset(
+    predictor: Predictor,
+    dataset: CocoDataset,
+    images_uri: str,
+    *,
+    batch_size: int = 2,
+    with_masks: bool = True,
+    on_progress: Callable[[int], None] = lambda num_done: None,
+) -> CocoResults:
+    """Predict every image of a dataset.
+
+    Args:
+        predictor: its category ids are the dataset's.
+        dataset: the annotations.
+        images_uri: the folder that the dataset's file names are relative to.
+        batch_size: images a forward.
+        with_masks: without, there are only boxes.
+        on_progress: called now and then with the number of images done.
+
+    Raises:
+        InputError: an image that is missing, cannot be decoded, or is not of the size that the file says.
+    """
+    image_ids: list[int] = []
+    found: dict[str, list[Any]] = {"category_ids": [], "scores": [], "bboxes": []}
+    segmentations: list[Any] = []
+    for begin in range(0, dataset.num_images, batch_size):
+        indices = range(begin, min(begin + batch_size, dataset.num_images))
+        images = [_load_image(predictor, dataset, index, images_uri) for index in indices]
+        for index, detections in zip(indices, predictor(images, with_masks=with_masks), strict=True):
+            image_ids += [int(dataset.image_ids[index])] * len(detections)
+            found["category_ids"].append(detections.category_ids.numpy())
+            found["scores"].append(detections.scores.numpy())
+            found["bboxes"].append(box_convert(detections.boxes, "xyxy", "xywh").numpy())
+            segmentations += detections.rles
+        on_progress(indices.stop)
+    return CocoResults(
+        place="the bundle's predictions",
+        image_ids=np.array(image_ids, np.int64),
+        category_ids=np.concatenate([np.zeros(0, np.int64), *found["category_ids"]]),
+        scores=np.concatenate([np.zeros(0, np.float64), *found["scores"]]),
+        bboxes=np.concatenate([np.zeros((0, 4), np.float64), *found["bboxes"]]),
+        segmentations=segmentations if with_masks else None,
+    )
+
+
+def _load_image(predictor: Predictor, dataset: CocoDataset, index: int, images_uri: str) -> torch.Tensor:
+    uri = safe_join(images_uri, dataset.file_names[index])
+    thing = f"image {dataset.image_ids[index]} of {dataset.place}"
+    try:
+        body = storage.read_bytes(uri)
+    except NotFoundError as error:
+        raise InputError(thing, "is missing", uri, "is --images the folder of its file names?") from error
+    image = decode_image(body, apply_exif=predictor.preprocess.apply_exif)
+    if isinstance(image, BadImage):
+        raise InputError(thing, f"cannot be decoded ({image.kind}): {image.reason}", uri)
+    height, width = int(dataset.heights[index]), int(dataset.widths[index])
+    if image.shape[1:] != (height, width):
+        rule = f"must be {width} x {height} px as annotated, and is {image.shape[2]} x {image.shape[1]}"
+        raise InputError(thing, rule, uri)
+    return image
