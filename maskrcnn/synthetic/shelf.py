@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 from maskrcnn.errors import InputError
 from maskrcnn.synthetic.products import draw_price_label, draw_product, pick_look
 
-_MIN_VISIBLE_SHARE = 0.3  # less of a product says too little of what it is
+_MIN_VISIBLE_SHARE = 0.4  # less of a product says too little of what it is
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def draw_shelf(seed: int | Sequence[int], *, width: int = 160, height: int = 160
         num_boards: shelves above each other; more boards are more and smaller products.
 
     Returns:
-        The image and its products. A product of which less than a third can be seen is not placed at all.
+        The image and its products. A product of which less than two fifths can be seen is not placed at all.
 
     Raises:
         InputError: when a shelf would be less than 40 px high, too little to tell a can from a box.
@@ -101,7 +101,7 @@ def _stock(board: _Board, width: int, rng: np.random.Generator) -> Iterator[_Pie
             patch = draw_product(look, product_height, tilt_deg, rng.uniform(0.92, 1.05))
             product_width = patch.shape[1]
             front_row.append(_Piece(patch, round(left), board.top - patch.shape[0] + 1, look.category_id))
-            if rng.random() < 0.25:
+            if rng.random() < 0.2:
                 behind = draw_product(look, round(product_height * 0.97), 0.0, rng.uniform(0.6, 0.75))
                 shift = rng.choice([-1, 1]) * rng.uniform(0.35, 0.6) * product_width
                 lift = round(board.clear_height * rng.uniform(0.02, 0.05))
