@@ -27,6 +27,8 @@ from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.progress import Progress
 from maskrcnn.labelling.results import ImageResult
 
+logger = logging.getLogger(__name__)
+
 OBJECT_STORE_BYTES = 256 << 20
 """Of a local Ray: only keys and summaries pass through it."""
 LOCAL_RAY_ENVIRONMENT = {
@@ -57,6 +59,7 @@ def run_on_pool(
                 del silent[PartId(summary.plan, summary.part)]
                 yield summary
             if silent:
+                logger.warning("workers died in %d parts; labelling these image by image", len(silent))
                 # Ray Data lets go of its actors, but one that was restarting may live on, and keep its GPU.
                 for worker in ray.get(counter.pool_workers.remote()):
                     ray.kill(worker)
@@ -218,8 +221,8 @@ def start_local_ray(**options: Any) -> None:
         os.environ.setdefault(name, value)
     # Read once when Ray is imported; without it, Ray listens on every interface, whatever address it is given.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    # What Ray Data reports at its start and end is plumbing to whoever runs a job on one machine.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What Ray Data reports is plumbing to whoever runs a job on one machine; a lost task is told above, in one line.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     ray.init(
         address="local",
         include_dashboard=False,
