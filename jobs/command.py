@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
 import tyro
@@ -20,7 +21,9 @@ DONE, NOT_AS_IT_SHOULD_BE, WRONG_INPUT = 0, 1, 2
 
 _Arguments = TypeVar("_Arguments")
 
-_BOX = re.compile(r"[╭╮╰╯│─]+")
+_FRAME = " ╭╮╰╯│"
+_RULE = re.compile(r"[─-]{5,}")
+"""Between the sections of a box; drawn with hyphens where the terminal is not known to take UTF-8."""
 
 
 def run_command(arguments_class: type[_Arguments], command: Callable[[_Arguments], int], name: str) -> NoReturn:
@@ -44,18 +47,35 @@ def run_command(arguments_class: type[_Arguments], command: Callable[[_Arguments
 def _parse(arguments_class: type[_Arguments], name: str) -> _Arguments:
     """Parse, with the library's box of an error folded into one line."""
     complaint = io.StringIO()
+
+    def parse() -> _Arguments:
+        return tyro.cli(arguments_class, prog=f"python -m jobs.{name}", config=(tyro.conf.OmitArgPrefixes,))
+
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        parse()
     try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(arguments_class, prog=f"python -m jobs.{name}", config=(tyro.conf.OmitArgPrefixes,))
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
+        with contextlib.redirect_stderr(complaint), _endless_lines():
+            return parse()
+    except SystemExit:
         _fail(name, fold_complaint(complaint.getvalue()), WRONG_INPUT)
+
+
+@contextlib.contextmanager
+def _endless_lines() -> Iterator[None]:
+    """Keep the library from breaking lines, since where it breaks them depends on the terminal."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS")
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def fold_complaint(box: str) -> str:
     """Fold the library's boxed, many-lined complaint into one line that names the option, the rule and the value."""
-    complaint, *hints = _sections(box)
+    complaint, *hints = _sections(box) or [["wrong options"]]
     text = " ".join(complaint)
     if unknown := re.match(r"Unrecognized options: (.*)", text):
         return _tell_unknown(unknown[1].split(", "), hints)
@@ -75,16 +95,16 @@ def _sections(box: str) -> list[list[str]]:
     """Give a box's lines, without frame and title; the first section is the complaint, the others are hints."""
     sections: list[list[str]] = [[]]
     for framed in box.splitlines()[1:]:
-        line = _BOX.sub("", framed).strip()
-        if line:
-            sections[-1].append(line)
-        elif "──" in framed:
+        line = framed.strip(_FRAME)
+        if _RULE.fullmatch(line):
             sections.append([])
-    return sections
+        elif line:
+            sections[-1].append(line)
+    return [section for section in sections if section]
 
 
 def _options(lines: list[str]) -> list[str]:
-    return [line.split()[0] for line in lines if line.startswith("--")]
+    return [re.split(r"[ ,]", line)[0] for line in lines if line.startswith("--")]
 
 
 def _tell_unknown(words: list[str], hints: list[list[str]]) -> str:

@@ -63,7 +63,7 @@ def run_evaluation(arguments: EvaluateArguments) -> int:
     if arguments.output:
         try:
             storage.put(arguments.output, json.dumps(metrics, indent=2).encode())
-        except AccessError as error:
+        except (AccessError, NotFoundError) as error:
             raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
     return DONE
 
