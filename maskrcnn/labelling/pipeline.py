@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
 from maskrcnn.errors import ClusterError
@@ -222,15 +223,31 @@ def start_local_ray(**options: Any) -> None:
     # Read once when Ray is imported; without it, Ray listens on every interface, whatever address it is given.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
     # What Ray Data reports is plumbing to whoever runs a job on one machine; a lost task is told above, in one line.
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **options,
-    )
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+    with _without_native_chatter():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+
+
+@contextmanager
+def _without_native_chatter() -> Iterator[None]:
+    """Keep what Ray's native code prints at its start off the terminal; its failures are exceptions as well."""
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 def nodes() -> list[dict[str, float]]:
