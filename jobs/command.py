@@ -15,7 +15,7 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from maskrcnn.config import UnusualValueWarning
-from maskrcnn.errors import InputError, MaskrcnnError
+from maskrcnn.errors import AccessError, InputError, MaskrcnnError, NotFoundError
 
 DONE, NOT_AS_IT_SHOULD_BE, WRONG_INPUT = 0, 1, 2
 
@@ -38,6 +38,8 @@ def run_command(arguments_class: type[_Arguments], command: Callable[[_Arguments
         sys.exit(command(arguments))
     except InputError as error:
         _fail(name, str(error), WRONG_INPUT)
+    except (AccessError, NotFoundError) as error:
+        _fail(name, f"{error.uri} cannot be used: {error.reason}", WRONG_INPUT)
     except MaskrcnnError as error:
         _fail(name, f"{type(error).__name__}: {error}", NOT_AS_IT_SHOULD_BE)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ import torch
 
 from maskrcnn import storage
 from maskrcnn.config import LabelConfig, ThresholdConfig
-from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, OutputError, UnavailableError
+from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, NotFoundError, OutputError, UnavailableError
 from maskrcnn.labelling import pipeline, protocol
 from maskrcnn.labelling.cluster import Pool, size_pool
 from maskrcnn.labelling.listing import list_manifest
@@ -122,7 +122,7 @@ class LabellingJob:
         steps = protocol.run_driver(self.manifest, self.run_id, self._retry_kinds, self._rows_per_part())
         try:
             return self._report(protocol.converse(steps, self._perform))
-        except AccessError as error:
+        except (AccessError, NotFoundError) as error:  # a file in a folder's place, a bucket that is gone
             raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
 
     def _perform(self, request: Any) -> Any:

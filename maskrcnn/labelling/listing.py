@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from maskrcnn import storage
 from maskrcnn.coco.annotations import safe_join
-from maskrcnn.errors import InputError, NotFoundError
+from maskrcnn.errors import AccessError, InputError, NotFoundError
 from maskrcnn.labelling.dates import with_date
 from maskrcnn.labelling.inventory import is_inventory, read_inventory
 from maskrcnn.labelling.plan import drop_repeats
@@ -65,7 +65,7 @@ def list_manifest(
     uri = storage.normalise(images_uri)
     try:
         listed = _list(uri, image_root_uri)
-    except NotFoundError as error:
+    except (AccessError, NotFoundError) as error:
         raise InputError("--images", f"cannot be listed: {error.reason}", error.uri) from error
     if leave_out_uri is not None:
         listed = listed.filter(pc.invert(pc.starts_with(listed["image_uri"], leave_out_uri + "/")))

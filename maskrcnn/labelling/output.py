@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from maskrcnn import storage
-from maskrcnn.errors import TRANSIENT_KINDS, NotFoundError, OutputError
+from maskrcnn.errors import TRANSIENT_KINDS, AccessError, NotFoundError, OutputError
 from maskrcnn.labelling.plan import PLANNED_COLUMNS, PartId, PlannedPart, parse_part_id
 from maskrcnn.storage import PutAnswer
 
@@ -174,9 +174,12 @@ class Output:
         """Refuse to go on with another bundle or threshold than the plans record.
 
         Raises:
-            OutputError: naming the first setting that differs.
+            OutputError: naming the first setting that differs; or when the output cannot be listed.
         """
-        numbers = self.list_plans()
+        try:
+            numbers = self.list_plans()
+        except (AccessError, NotFoundError) as error:
+            raise OutputError("--output", f"cannot be listed: {error.reason}", error.uri) from error
         if not numbers:
             return
         recorded = self.header(max(numbers)).settings
