@@ -21,7 +21,7 @@ from maskrcnn.labelling import pipeline, protocol
 from maskrcnn.labelling.cluster import Pool, size_pool
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
-from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.output import Output, PlanHeader, complete_name, num_rows_by_date
 from maskrcnn.labelling.plan import PartId, PlannedPart, plan_rows
 from maskrcnn.labelling.progress import Progress
 from maskrcnn.labelling.record import Tally, build_record
@@ -91,6 +91,8 @@ class LabellingJob:
             leave_out_uri=self._output.uri,
         )
         self._dates = set(self.manifest["date"].unique().to_pylist())
+        self._touched_dates = set(self._dates)
+        self._complete_before = self._output.list_complete()
         self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
         self._tally = Tally()
         self._pool: Pool | None = None
@@ -147,9 +149,13 @@ class LabellingJob:
             case protocol.ListParts():
                 return self._output.list_parts()
             case protocol.MakeParts(parts):
+                self._touched_dates |= {part.date for part in parts}
                 return self._make_parts(list(parts))
             case protocol.PutComplete(date, as_of_plan, parts):
-                return self._output.put_complete(date, as_of_plan, parts, self.run_id)
+                # A year of dates that nobody touched need not be read and said again every night.
+                if date in self._touched_dates or complete_name(date) not in self._complete_before:
+                    self._output.put_complete(date, as_of_plan, parts, self.run_id)
+                return None
         raise TypeError(f"no answer to {request}")
 
     def _rows_per_part(self) -> int:

@@ -146,12 +146,17 @@ class Output:
         tables = _in_parallel(lambda uri: _read_failed(uri, kinds), sorted(part_uris))
         return pa.concat_tables([_FAILED_SCHEMA.empty_table(), *tables])
 
+    def list_complete(self) -> set[str]:
+        """List the dates, and "all", that have a completion marker."""
+        uris = storage.list_uris(storage.join(self.uri, "complete"))
+        return {uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in uris}
+
     def put_complete(self, date: str | None, as_of_plan: int, parts: Collection[PlannedPart], run_id: str) -> None:
-        """Say that a date is complete, unless a newer plan's run has said so already."""
-        name = "all" if date is None else date
-        uri = storage.join(self.uri, "complete", f"{name}.json")
+        """Say that a date is complete, unless that has been said of as many parts or by a newer plan's run."""
+        uri = storage.join(self.uri, "complete", f"{complete_name(date)}.json")
         try:
-            if json.loads(storage.read_bytes(uri))["plans"] >= as_of_plan:
+            said = json.loads(storage.read_bytes(uri))
+            if said["plans"] >= as_of_plan or said["parts"] == len(parts):
                 return
         except (NotFoundError, ValueError, KeyError):
             pass
@@ -187,6 +192,11 @@ class Output:
             if recorded.get(name) != value:
                 rule = f"was {recorded.get(name)} when this output was begun, and is {value} now"
                 raise OutputError(name, rule, self.uri, "take the same as before, or another --output")
+
+
+def complete_name(date: str | None) -> str:
+    """Name a date in completion markers and records."""
+    return "all" if date is None else date
 
 
 def plan_to_parquet(rows: pa.Table, header: PlanHeader) -> bytes:

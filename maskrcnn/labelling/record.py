@@ -13,6 +13,7 @@ from typing import Any
 from maskrcnn.config import LabelConfig
 from maskrcnn.labelling.cluster import Pool
 from maskrcnn.labelling.maker import PartSummary
+from maskrcnn.labelling.output import complete_name
 from maskrcnn.labelling.plan import PartId
 from maskrcnn.labelling.protocol import Reconciled
 
@@ -111,7 +112,7 @@ def build_record(
             "parts_planned": len(reconciled.parts_planned),
             "parts_left": [part.id.file_name for part in reconciled.parts_left],
             "images_left": sum(part.num_images for part in reconciled.parts_left),
-            "dates_complete": ["all" if date is None else date for date in reconciled.dates_complete],
+            "dates_complete": [complete_name(date) for date in reconciled.dates_complete],
         },
         "settings": dict(settings),
         "config": asdict(config),
