@@ -98,13 +98,28 @@ def plan_rows(
     Returns:
         The manifest's columns, with attempt (int16) and part (int32), in part order; no rows: nothing to plan.
     """
-    new = manifest.filter(pc.invert(pc.is_in(keys(manifest), value_set=keys(planned))))
+    new = manifest.filter(pa.array(~_is_planned(manifest, planned)))
     rows = new.append_column("attempt", pa.array(np.ones(len(new), np.int16)))
     if len(failed):
         rows = pa.concat_tables([rows, _to_retry(manifest, planned, failed, retry_kinds)])
     order = pc.sort_indices(_dates(rows)) if rows["date"].null_count < len(rows) else None
     rows = rows if order is None else rows.take(order)
     return rows.append_column("part", pa.array(cut_into_parts(_dates(rows), rows_per_part)))
+
+
+def _is_planned(manifest: pa.Table, planned: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Mark the rows of the manifest whose key is planned, without building every key: they are most of the memory."""
+    uris, planned_uris = _large(manifest["image_uri"]), _large(planned["image_uri"])
+    places = pc.index_in(uris, value_set=planned_uris)
+    has_etag = pc.equal(_large(manifest["etag"]), _large(planned["etag"]).take(places))
+    is_planned: np.ndarray[Any, np.dtype[np.bool_]] = pc.fill_null(has_etag, False).to_numpy().copy()
+    # That was the first plan of each URI; a changed image may stand in a later one, under its new etag.
+    is_open = places.is_valid().to_numpy() & ~is_planned
+    if is_open.any():
+        changed = manifest.filter(pa.array(is_open))
+        versions = planned.filter(pc.is_in(planned_uris, value_set=_large(changed["image_uri"])))
+        is_planned[is_open] = pc.is_in(keys(changed), value_set=keys(versions)).to_numpy()
+    return is_planned
 
 
 def _to_retry(manifest: pa.Table, planned: pa.Table, failed: pa.Table, retry_kinds: Collection[str]) -> pa.Table:

@@ -25,8 +25,8 @@ def histories(draw: st.DrawFn) -> tuple[pa.Table, pa.Table, pa.Table, int]:
     rows = [(uri, draw(ETAGS), draw(DATES) if has_dates else None) for uri in uris]
     past: list[tuple[str, str, int]] = []
     errors: list[tuple[str, str, int, str]] = []
-    for uri in draw(st.lists(st.sampled_from(uris), unique=True)) if uris else []:
-        etag = draw(ETAGS)
+    versions = st.tuples(st.sampled_from(uris), ETAGS) if uris else st.nothing()
+    for uri, etag in draw(st.lists(versions, unique=True)):
         for attempt in range(1, draw(st.integers(1, 3)) + 1):
             past.append((uri, etag, attempt))
             if draw(st.booleans()):
