@@ -236,7 +236,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def main() -> int:
     """Run the comparison; 0 when the job reaches its share of the bare loop."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="resnet18 at 320 px, 8 images, one round")
+    parser.add_argument("--small", action="store_true", help="resnet18 at 320 px, 4 images")
     parser.add_argument("--backbone", choices=BACKBONES, help="default: resnet50")
     parser.add_argument("--images", type=int, help="counted in each way and round (default: 16)")
     parser.add_argument("--size", type=parse_size, help="of the images, HEIGHTxWIDTH px (default: 1080x1440)")
@@ -244,13 +244,12 @@ def main() -> int:
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's (default: all cores)"
     )
-    parser.add_argument("--rounds", type=int, help="of which medians are taken (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken (default: 3)")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
     arguments.backbone = arguments.backbone or ("resnet18" if arguments.small else "resnet50")
-    arguments.images = arguments.images or (8 if arguments.small else 16)
-    arguments.rounds = arguments.rounds or (1 if arguments.small else 3)
-    arguments.size = arguments.size or ((320, 427) if arguments.small else (1080, 1440))
+    arguments.images = arguments.images or (4 if arguments.small else 16)
+        arguments.size = arguments.size or ((320, 427) if arguments.small else (1080, 1440))
     if arguments.images < 2 or min(arguments.batch_size, arguments.threads, arguments.rounds) < 1:
         parser.error("--images must be 2 or more, --batch-size, --threads and --rounds 1 or more")
     if arguments.threads > len(os.sched_getaffinity(0)):
@@ -261,7 +260,7 @@ def main() -> int:
     load_before = os.getloadavg()[0]
     torch.set_num_threads(arguments.threads)
     # Ray lets its workers give way to other processes; on a machine that is shared, only the job would then wait.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  spelled so by Ray
     # An actor's threads are its CPUs, and it takes all that a small Ray has.
     pipeline.start_local_ray(num_cpus=arguments.threads)
     with tempfile.TemporaryDirectory(prefix="predict-") as name:
