@@ -75,12 +75,12 @@ def train(annotations_path: Path, bundle_path: Path, config: TrainConfig) -> Ste
     model = replace(MODEL, num_labels=len(categories) + 1)
     torch.manual_seed(config.seed)
     network = build_network(model, PREPROCESS, ThresholdConfig()).to(resolve_device("auto"))
-    prepare_network(network, config)
-    optimizer = build_optimizer(network, config)
+    prepared = prepare_network(network, config)
+    optimizer = build_optimizer(prepared, config)
     progress = TrainProgress(config)
     for step in range(config.schedule.max_steps):
         keys = batch_keys(step * config.batch_size, config.batch_size, seed=config.seed, num_samples=len(samples))
-        result = train_step(network, optimizer, [collate([samples[key] for key in keys])], step, config)
+        result = train_step(prepared, optimizer, [collate([samples[key] for key in keys])], step, config)
         progress.update(step + 1, result)
     save_bundle(
         str(bundle_path),

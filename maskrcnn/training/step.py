@@ -198,7 +198,10 @@ def train_step(
 def _backward(network: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
     """Add a batch's share of the gradient, and give its share of the losses."""
     bare: Any = getattr(network, "module", network)
-    bare.rpn.fg_bg_sampler.keys = bare.roi_heads.fg_bg_sampler.keys = batch.keys
+    for sampler in (bare.rpn.fg_bg_sampler, bare.roi_heads.fg_bg_sampler):
+        if not isinstance(sampler, KeyedSampler):
+            raise TypeError("train_step takes the network that prepare_network returns")
+        sampler.keys = batch.keys
     images, targets = batch.to(next(network.parameters()).device)
     losses = {name: loss * share for name, loss in network(images, targets).items()}
     torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]

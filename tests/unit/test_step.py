@@ -138,6 +138,23 @@ def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images(
     )
 
 
+def test_a_network_that_was_not_prepared_is_refused() -> None:
+    model = ModelConfig("resnet18", num_labels=5)
+    network = build_network(model, PreprocessConfig(64, 64), ThresholdConfig())
+    with pytest.raises(TypeError, match="the network that prepare_network returns"):
+        train_step(network, build_optimizer(network, CONFIG), [_batch(1)], 0, CONFIG)
+
+
+def test_preparing_shares_the_weights_and_leaves_the_original_as_it_was() -> None:
+    model = ModelConfig("resnet18", num_labels=5)
+    network = build_network(model, PreprocessConfig(64, 64), ThresholdConfig())
+    names, samplers = list(network.state_dict()), (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler)
+    prepared = prepare_network(network, replace(CONFIG, precision="bf16"))
+    assert list(network.state_dict()) == names
+    assert (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler) == samplers
+    assert {id(parameter) for parameter in prepared.parameters()} == {id(p) for p in network.parameters()}
+
+
 def test_bf16_computes_nearly_the_same_losses() -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
