@@ -249,7 +249,7 @@ def main() -> int:
     arguments = parser.parse_args()
     arguments.backbone = arguments.backbone or ("resnet18" if arguments.small else "resnet50")
     arguments.images = arguments.images or (4 if arguments.small else 16)
-        arguments.size = arguments.size or ((320, 427) if arguments.small else (1080, 1440))
+    arguments.size = arguments.size or ((320, 427) if arguments.small else (1080, 1440))
     if arguments.images < 2 or min(arguments.batch_size, arguments.threads, arguments.rounds) < 1:
         parser.error("--images must be 2 or more, --batch-size, --threads and --rounds 1 or more")
     if arguments.threads > len(os.sched_getaffinity(0)):
