@@ -43,6 +43,8 @@ class TrainConfig:
     """Longer gradients are shortened to this before the update."""
     rois_per_image: int = 512
     """Proposals that the heads learn from; a quarter of them on instances where there are enough."""
+    proposals_per_image: int = 2000
+    """The best proposals, among which RoIs are chosen; fewer are nearer to instances, hence harder to tell apart."""
     anchors_per_image: int = 256
     """Anchors that the proposal network learns from; half of them on instances where there are enough."""
     precision: Precision = "auto"
@@ -58,6 +60,8 @@ class TrainConfig:
         check(self.grad_accum_steps >= 1, "grad_accum_steps", self.grad_accum_steps, "1 or more")
         check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
         check(self.rois_per_image >= 4, "rois_per_image", self.rois_per_image, "4 or more")
+        is_enough = self.proposals_per_image >= self.rois_per_image
+        check(is_enough, "proposals_per_image", self.proposals_per_image, "at least --rois-per-image")
         check(self.anchors_per_image >= 2, "anchors_per_image", self.anchors_per_image, "2 or more")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         low, high = _USUAL_LEARNING_RATES[self.optimizer]
@@ -135,6 +139,7 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
     is_bf16 = uses_bf16(config.precision, next(network.parameters()).device)
     rpn = variant_of(network.rpn, ("head",) if is_bf16 else ())
     rpn.fg_bg_sampler = KeyedSampler(config.anchors_per_image, 0.5, config.seed, Purpose.ANCHORS)
+    rpn._post_nms_top_n = {**rpn._post_nms_top_n, "training": config.proposals_per_image}
     roi_heads = variant_of(network.roi_heads, _ROI_MODULES if is_bf16 else ())
     roi_heads.fg_bg_sampler = KeyedSampler(config.rois_per_image, 0.25, config.seed, Purpose.ROIS)
     prepared = variant_of(network, ("backbone",) if is_bf16 else ())

@@ -152,6 +152,8 @@ def test_preparing_shares_the_weights_and_leaves_the_original_as_it_was() -> Non
     prepared = prepare_network(network, replace(CONFIG, precision="bf16"))
     assert list(network.state_dict()) == names
     assert (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler) == samplers
+    assert network.rpn.post_nms_top_n() == 2000
+    assert prepare_network(network, replace(CONFIG, proposals_per_image=77)).rpn.post_nms_top_n() == 77
     assert {id(parameter) for parameter in prepared.parameters()} == {id(p) for p in network.parameters()}
 
 
@@ -237,6 +239,7 @@ def test_the_sampler_reaches_every_candidate_and_depends_on_the_image_alone() ->
         ({"max_grad_norm": 0.0}, "--max-grad-norm must be above 0"),
         ({"grad_accum_steps": 0}, "--grad-accum-steps must be 1 or more"),
         ({"rois_per_image": 3}, "--rois-per-image must be 4 or more"),
+        ({"proposals_per_image": 511}, "--proposals-per-image must be at least --rois-per-image, got 511"),
         ({"anchors_per_image": 1}, "--anchors-per-image must be 2 or more"),
         ({"precision": "fp16"}, "--precision must be one of auto, fp32, bf16, got fp16"),
         ({"seed": -1}, "--seed must be 0 or more"),
