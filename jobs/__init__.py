@@ -2,5 +2,6 @@
 
 import os
 
-# Read when torch loads its thread pool. Threads that spin while they wait cost a busy machine ten times the time.
+# Before torch is loaded: its threads otherwise spin while they wait for each other, and where another program wants a
+# core too, they spin against the very thread they wait for. Workers of a local Ray inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -89,7 +89,7 @@ def train(annotations_path: Path, bundle_path: Path, config: TrainConfig) -> Ste
         preprocess=PREPROCESS,
         thresholds=ThresholdConfig(),
         categories=categories,
-        provenance={"training_set": annotations_path.name, "step": config.schedule.max_steps, "loss": result.loss},
+        provenance={"training_set": str(annotations_path), "step": config.schedule.max_steps, "losses": result.losses},
     )
     return result
 
