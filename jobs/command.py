@@ -114,7 +114,8 @@ def _tell_unknown(words: list[str], hints: list[list[str]]) -> str:
     if not options:
         return f"unexpected argument {words[0]}; see --help"
     text = f"unknown option {', '.join(options)}"
-    similar = dict.fromkeys(option for hint in hints for option in _options(hint))
+    # Sorted: the library's order differs from run to run.
+    similar = sorted({option for hint in hints for option in _options(hint)})
     return f"{text}; did you mean {' or '.join(similar)}?" if similar else f"{text}; see --help"
 
 

@@ -37,6 +37,7 @@ LOCAL_RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the workers beside them
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: listen on loopback only
 }
 PROGRESS_EVERY_S = 0.5

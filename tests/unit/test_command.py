@@ -64,7 +64,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ),
         (
             [*REQUIRED, "--batchsize", "3", "--retry-error"],
-            "jobs.predict: unknown option --batchsize, --retry-error; did you mean --retry-errors or --batch-size?",
+            "jobs.predict: unknown option --batchsize, --retry-error; did you mean --batch-size or --retry-errors?",
         ),
         ([*REQUIRED, "--nope", "3"], "jobs.predict: unknown option --nope; see --help"),
         ([*REQUIRED, "more"], "jobs.predict: unexpected argument more; see --help"),
