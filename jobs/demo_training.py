@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from maskrcnn.coco.evaluate import Metrics, evaluate
 from maskrcnn.config import ModelConfig, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.labelling.progress import clock
 from maskrcnn.model.bundle import Category, save_bundle
+from maskrcnn.model.coco_results import predict_dataset
 from maskrcnn.model.network import build_network
 from maskrcnn.model.precision import resolve_device
 from maskrcnn.model.predictor import Predictor
@@ -127,19 +127,6 @@ def score(annotations_path: Path, bundle_path: Path, num_images: int, precision:
     document["images"] = document["images"][:num_images]
     chosen = {image["id"] for image in document["images"]}
     document["annotations"] = [each for each in document["annotations"] if each["image_id"] in chosen]
+    dataset = parse_coco(document, str(annotations_path))
     predictor = Predictor.from_bundle(str(bundle_path), precision=precision, thresholds=EVALUATED)
-    results: list[dict[str, Any]] = []
-    for image in document["images"]:
-        [found] = predictor([(annotations_path.parent / "images" / image["file_name"]).read_bytes()])
-        for place, mask in enumerate(found.rles):
-            x0, y0, x1, y1 = found.boxes[place].tolist()
-            results.append(
-                {
-                    "image_id": image["id"],
-                    "category_id": int(found.category_ids[place]),
-                    "score": float(found.scores[place]),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "segmentation": mask,
-                }
-            )
-    return evaluate(parse_coco(document, str(annotations_path)), results)
+    return evaluate(dataset, predict_dataset(predictor, dataset, str(annotations_path.parent / "images")))

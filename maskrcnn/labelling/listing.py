@@ -209,8 +209,4 @@ def _stat_all(uris: list[str]) -> pa.Table:
 
     with ThreadPoolExecutor(HEADS_IN_FLIGHT) as pool:
         rows = list(pool.map(version, uris))
-    return pa.table({name: pa.array([row[name] for row in rows], type_) for name, type_ in _typed(LISTED_SCHEMA)})
-
-
-def _typed(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
-    return [(field.name, field.type) for field in schema]
+    return pa.Table.from_pylist(rows, schema=LISTED_SCHEMA)
