@@ -5,6 +5,7 @@ Refuses only what cannot be used, naming file, id, field and rule; what looks wr
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from dataclasses import dataclass
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 from maskrcnn import storage
 from maskrcnn.coco import rle
 from maskrcnn.coco.categories import CategoryMap
-from maskrcnn.coco.packed import NONE, PackedSegmentations, PackedText, pack_segmentations
-from maskrcnn.coco.records import Records, parse_json
+from maskrcnn.coco.columns import AnnotationColumns, CategoryColumns, ImageColumns
+from maskrcnn.coco.document import Members, members_of, stream_members
+from maskrcnn.coco.packed import NONE, PackedSegmentations, PackedText
 from maskrcnn.errors import AnnotationError
-
-_MAX_SIDE_PX = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,14 @@ class CocoDataset:
 
 
 def load_coco(uri: str) -> CocoDataset:
-    """Read a COCO file.
+    """Read a COCO file, without ever holding all of it.
 
     Raises:
         AnnotationError: it is no COCO file, or one that cannot be used.
         StorageError: it cannot be read.
     """
-    return parse_coco(storage.read_bytes(uri), uri)
+    with storage.open_input(uri) as file:
+        return _collect(stream_members(file, uri), uri)
 
 
 def parse_coco(document: bytes | dict[str, Any], place: str) -> CocoDataset:
@@ -122,60 +123,9 @@ def parse_coco(document: bytes | dict[str, Any], place: str) -> CocoDataset:
     Raises:
         AnnotationError: naming file, id, field and rule.
     """
-    root = parse_json(document, place) if isinstance(document, bytes) else document
-    if isinstance(root, list):
-        rule = "must be a COCO dataset with images, annotations and categories, got a list"
-        raise AnnotationError("annotations file", rule, place, "a list is a results file, given with --predictions")
-    if not isinstance(root, dict):
-        raise AnnotationError("annotations file", f"must be a JSON object, got {type(root).__name__}", place)
-    images, annotations, categories = (
-        Records(root, name, singular, place)
-        for name, singular in (("images", "image"), ("annotations", "annotation"), ("categories", "category"))
-    )
-
-    image_ids = images.unique_ids()
-    heights, widths = (images.whole_numbers(name, 1, _MAX_SIDE_PX) for name in ("height", "width"))
-    category_map = _parse_categories(categories)
-    annotation_ids = annotations.unique_ids()
-    image_indices = annotations.references("image_id", image_ids, "images")
-    annotations.references("category_id", np.array(category_map.ids, np.int64), "categories")
-
-    order = np.argsort(image_indices, kind="stable")
-    annotations.sort(order)
-    image_indices = image_indices[order]
-    sides = list(zip(heights.tolist(), widths.tolist(), strict=True))
-    segmentations = pack_segmentations(
-        [row.get("segmentation") for row in annotations.rows],
-        [sides[index] for index in image_indices.tolist()],
-        [f"annotation {row['id']} (image {row['image_id']})" for row in annotations.rows],
-        place,
-    )
-    annotation_ids = annotation_ids[order]
-    bboxes = np.array([annotations.numbers(n, "bbox", 4) for n in range(len(order))], np.float64).reshape(-1, 4)
-    areas = np.array([annotations.numbers(n, "area", 1)[0] for n in range(len(order))], np.float64)
-    is_lacking = {
-        "iscrowd": np.array([row.get("iscrowd") is None for row in annotations.rows], np.bool_),
-        "bbox": np.isnan(bboxes).any(axis=1),
-        "area": np.isnan(areas),
-        "segmentation": segmentations.kinds == NONE,
-    }
-    return CocoDataset(
-        place=place,
-        categories=category_map,
-        image_ids=image_ids,
-        file_names=PackedText.from_list(images.texts("file_name")),
-        heights=heights,
-        widths=widths,
-        annotation_ids=annotation_ids,
-        image_indices=image_indices,
-        annotation_offsets=np.searchsorted(image_indices, np.arange(len(image_ids) + 1)).astype(np.int64),
-        category_ids=annotations.whole_numbers("category_id"),
-        bboxes=bboxes,
-        areas=areas,
-        iscrowd=np.array([bool(row.get("iscrowd")) for row in annotations.rows], np.bool_),
-        segmentations=segmentations,
-        first_without={name: int(annotation_ids[lacks].min()) for name, lacks in is_lacking.items() if lacks.any()},
-    )
+    if isinstance(document, bytes):
+        return _collect(stream_members(io.BytesIO(document), place), place)
+    return _collect(members_of(document, place), place)
 
 
 def safe_join(root_uri: str, file_name: str) -> str:
@@ -217,8 +167,96 @@ def safe_join(root_uri: str, file_name: str) -> str:
     return joined
 
 
-def _parse_categories(categories: Records) -> CategoryMap:
-    ids, names = categories.unique_ids(), categories.texts("name")
+def _collect(members: Members, place: str) -> CocoDataset:
+    """Read the members, whose order is free; a second one of the same name replaces the first."""
+    images, annotations, categories = ImageColumns(place), AnnotationColumns(place), CategoryColumns(place)
+    found = set()
+    for name, batches in members:
+        match name:
+            case "images":
+                images = ImageColumns(place)
+                images.collect(batches)
+            case "annotations":
+                annotations = AnnotationColumns(place)
+                annotations.collect(batches)
+            case "categories":
+                categories = CategoryColumns(place)
+                categories.collect(batches)
+        found.add(name)
+    for columns in (images, annotations, categories):
+        if columns.name not in found:
+            columns.collect(iter([None]))
+    return _build(images, annotations, categories, place)
+
+
+def _build(
+    images: ImageColumns, annotations: AnnotationColumns, categories: CategoryColumns, place: str
+) -> CocoDataset:
+    """Check what concerns the lists as a whole, and sort the annotations by image."""
+    images.check()
+    categories.check()
+    category_map = _map_categories(categories)
+    annotations.check()
+    image_ids, annotation_ids = images.take("id"), annotations.take("id")
+    of_image, category_ids = annotations.take("image_id"), annotations.take("category_id")
+    image_indices, is_known = _find(of_image, image_ids)
+    if not is_known.all():
+        index = int(is_known.argmin())
+        rule = f"must be the id of one of the images, got {of_image[index]}"
+        raise AnnotationError(f"annotation {annotation_ids[index]} image_id", rule, place)
+    _, is_known = _find(category_ids, np.array(category_map.ids, np.int64))
+    if not is_known.all():
+        index = int(is_known.argmin())
+        thing = f"annotation {annotation_ids[index]} (image {of_image[index]}) category_id"
+        rule = f"must be the id of one of the categories, got {category_ids[index]}"
+        raise AnnotationError(thing, rule, place)
+
+    order = np.argsort(image_indices, kind="stable")
+    image_indices, annotation_ids, of_image = image_indices[order], annotation_ids[order], of_image[order]
+    heights, widths = images.take("height"), images.take("width")
+    segmentations = annotations.segmentations.finish(
+        order,
+        np.stack([heights, widths], axis=1)[image_indices],
+        lambda index: f"annotation {annotation_ids[index]} (image {of_image[index]})",
+        place,
+    )
+    bboxes, areas = annotations.take("bbox")[order], annotations.take("area")[order]
+    is_lacking = {
+        "iscrowd": annotations.take("lacks_iscrowd")[order],
+        "bbox": np.isnan(bboxes).any(axis=1),
+        "area": np.isnan(areas),
+        "segmentation": segmentations.kinds == NONE,
+    }
+    return CocoDataset(
+        place=place,
+        categories=category_map,
+        image_ids=image_ids,
+        file_names=PackedText.from_list(images.file_names),
+        heights=heights,
+        widths=widths,
+        annotation_ids=annotation_ids,
+        image_indices=image_indices,
+        annotation_offsets=np.searchsorted(image_indices, np.arange(len(image_ids) + 1)).astype(np.int64),
+        category_ids=category_ids[order],
+        bboxes=bboxes,
+        areas=areas,
+        iscrowd=annotations.take("iscrowd")[order],
+        segmentations=segmentations,
+        first_without={name: int(annotation_ids[lacks].min()) for name, lacks in is_lacking.items() if lacks.any()},
+    )
+
+
+def _find(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Give each one's place in `ids`, and whether it is there at all."""
+    if not len(ids):
+        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
+    order = np.argsort(ids)
+    indices = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
+    return indices, ids[indices] == wanted
+
+
+def _map_categories(categories: CategoryColumns) -> CategoryMap:
+    ids, names = categories.take("id"), categories.names
     if not names:
         raise AnnotationError("categories", "must hold at least one", categories.place)
     order = np.argsort(ids).tolist()

@@ -64,7 +64,7 @@ class PackedText:
 
 @dataclass(frozen=True)
 class PackedSegmentations:
-    """The segmentations of N annotations, each none, polygons or compressed RLE, checked once when they were packed."""
+    """The segmentations of N annotations, each none, polygons or compressed RLE, checked once by `packing`."""
 
     kinds: NDArray[np.int8]
     """(N,) NONE, POLYGONS or RLE."""
@@ -99,73 +99,3 @@ class PackedSegmentations:
         if self.kinds[index] == NONE:
             raise AnnotationError(f"{thing} segmentation", "is missing or empty", place)
         return rle.from_polygons(self.polygons(index), *size, thing=f"{thing} segmentation", place=place)
-
-
-def pack_segmentations(
-    segmentations: Sequence[Any], sizes: Sequence[tuple[int, int]], things: Sequence[str], place: str
-) -> PackedSegmentations:
-    """Check and pack segmentations.
-
-    Args:
-        segmentations: N, as parsed from JSON; None and [] are none.
-        sizes: (height, width) of each one's image, px.
-        things: what each belongs to, for the message: "annotation 17 (image 42)".
-        place: the file they stand in, for the message.
-
-    Raises:
-        AnnotationError: the first one that cannot be drawn.
-    """
-    kinds = np.zeros(len(segmentations), np.int8)
-    counts = [b""] * len(segmentations)
-    parts: list[NDArray[Any]] = []
-    owners: list[int] = []
-    for index, segmentation in enumerate(segmentations):
-        if segmentation is None or segmentation == []:
-            continue
-        if not isinstance(segmentation, list):
-            kinds[index] = RLE
-            thing = f"{things[index]} segmentation"
-            counts[index] = rle.from_segmentation(segmentation, *sizes[index], thing=thing, place=place)["counts"]
-            continue
-        kinds[index] = POLYGONS
-        for number, part in enumerate(segmentation):
-            xy = np.asarray(part) if _is_flat(part) else None
-            if xy is None or xy.dtype.kind not in "iuf":
-                thing = f"{things[index]} segmentation polygon {number}"
-                xy = rle.check_polygon(part, *sizes[index], thing=thing, place=place)
-            parts.append(xy)
-            owners.append(index)
-
-    packed = PackedSegmentations(
-        kinds=kinds,
-        xy=np.concatenate([np.zeros(0), *parts]),
-        part_offsets=np.cumsum([0, *map(len, parts)], dtype=np.int64),
-        first_parts=np.searchsorted(owners, np.arange(len(segmentations) + 1)).astype(np.int64),
-        counts=PackedBytes.from_list(counts),
-    )
-    _check_polygons(packed, np.array(owners, np.int64), sizes, things, place)
-    return packed
-
-
-def _is_flat(part: Any) -> bool:
-    return isinstance(part, list) and not any(isinstance(item, list | dict | str) for item in part)
-
-
-def _check_polygons(
-    packed: PackedSegmentations,
-    owners: NDArray[np.int64],
-    sizes: Sequence[tuple[int, int]],
-    things: Sequence[str],
-    place: str,
-) -> None:
-    """Check all polygons at once for what is plainly sound, and only the others one by one."""
-    lengths = np.diff(packed.part_offsets)
-    reaches = np.array([max(sizes[owner]) for owner in owners], np.float64)
-    is_sound = (lengths >= 6) & (lengths % 2 == 0) & (lengths * 2 * reaches <= rle.MAX_OUTLINE_PX)
-    is_near = np.abs(packed.xy) <= np.repeat(reaches, lengths)  # which NaN and infinity are not
-    is_sound[np.repeat(np.arange(len(lengths)), lengths)[~is_near]] = False
-    for part in np.flatnonzero(~is_sound).tolist():
-        owner = int(owners[part])
-        polygon = packed.xy[packed.part_offsets[part] : packed.part_offsets[part + 1]]
-        thing = f"{things[owner]} segmentation polygon {part - packed.first_parts[owner]}"
-        rle.check_polygon(polygon, *sizes[owner], thing=thing, place=place)

@@ -26,28 +26,31 @@ def parse_json(body: bytes, place: str) -> Any:
 
 
 class Records:
-    """One of a document's lists of objects, with the checks that give its columns."""
+    """Rows of one of a document's lists of objects, with the checks that give their columns.
 
-    def __init__(self, root: dict[str, Any], name: str, singular: str, place: str) -> None:
-        self.singular, self.place = singular, place
-        rows = root.get(name)
+    Args:
+        rows: as parsed; anything but a list of objects is refused.
+        name: of the list.
+        singular: of one row.
+        place: the file, for messages.
+        first_index: where in the list these rows begin.
+    """
+
+    def __init__(self, rows: Any, name: str, singular: str, place: str, first_index: int = 0) -> None:
         if not isinstance(rows, list):
             raise AnnotationError(name, f"must be a list, got {type(rows).__name__}", place)
-        for index, row in enumerate(rows):
+        for index, row in enumerate(rows, first_index):
             if not isinstance(row, dict):
                 raise AnnotationError(f"{name}[{index}]", f"must be an object, got {type(row).__name__}", place)
         self.rows: list[dict[str, Any]] = rows
-        self.name = name
-
-    def sort(self, order: NDArray[np.int64]) -> None:
-        """Put the rows into another order."""
-        self.rows = [self.rows[index] for index in order.tolist()]
+        self.name, self.singular, self.place, self._first_index = name, singular, place, first_index
 
     def refuse(self, index: int, field: str, rule: str) -> NoReturn:
         """Raise the error that names a row, a field and the rule it breaks."""
         row = self.rows[index]
         number = row.get("id")
-        thing = f"{self.name}[{index}]" if number is None or field == "id" else f"{self.singular} {number!r:.40}"
+        position = f"{self.name}[{self._first_index + index}]"
+        thing = position if number is None or field == "id" else f"{self.singular} {number!r:.40}"
         if field != "image_id" and "image_id" in row and field != "id":
             thing += f" (image {row['image_id']!r:.40})"
         raise AnnotationError(f"{thing} {field}", rule, self.place)
@@ -62,25 +65,6 @@ class Records:
                 self.refuse(index, field, f"must be a whole number{bounds}, got {value!r:.40}")
         return np.array(column, np.int64)
 
-    def unique_ids(self) -> NDArray[np.int64]:
-        """Give the column of ids, none twice."""
-        ids = self.whole_numbers("id")
-        _, firsts = np.unique(ids, return_index=True)
-        if len(firsts) != len(ids):
-            repeat = int(np.setdiff1d(np.arange(len(ids)), firsts)[0])
-            raise AnnotationError(f"{self.singular} id {ids[repeat]}", f"must be unique among {self.name}", self.place)
-        return ids
-
-    def references(self, field: str, ids: NDArray[np.int64], target: str) -> NDArray[np.int64]:
-        """Find each row's place in `ids`."""
-        wanted = self.whole_numbers(field)
-        is_known = np.isin(wanted, ids)
-        if not is_known.all():
-            index = int(is_known.argmin())
-            self.refuse(index, field, f"must be the id of one of the {target}, got {wanted[index]}")
-        order = np.argsort(ids)
-        return order[np.searchsorted(ids, wanted, sorter=order)] if len(wanted) else wanted
-
     def texts(self, field: str) -> list[str]:
         """Give a column of texts, none empty."""
         for index, row in enumerate(self.rows):
@@ -88,8 +72,12 @@ class Records:
                 self.refuse(index, field, f"must be a text, got {row.get(field)!r:.40}")
         return [row[field] for row in self.rows]
 
-    def numbers(self, index: int, field: str, length: int) -> Sequence[float]:
-        """Give one row's numbers; all NaN where the field is missing or one is not finite."""
+    def numbers(self, field: str, length: int) -> NDArray[np.float64]:
+        """Give a column of (rows, length) numbers; a row is all NaN where it has none, or one that is not finite."""
+        checked = [self._numbers_of(index, field, length) for index in range(len(self.rows))]
+        return np.array(checked, np.float64).reshape(-1, length)
+
+    def _numbers_of(self, index: int, field: str, length: int) -> Sequence[float]:
         value = self.rows[index].get(field)
         if value is None:
             return [math.nan] * length

@@ -82,7 +82,7 @@ def parse_results(document: bytes | list[dict[str, Any]], place: str) -> CocoRes
     if isinstance(rows, dict):
         rule = "must be a list of predictions, got an object"
         raise AnnotationError("results file", rule, place, "an object is a dataset, given with --annotations")
-    predictions = Records({"predictions": rows}, "predictions", "prediction", place)
+    predictions = Records(rows, "predictions", "prediction", place)
     image_ids = predictions.whole_numbers("image_id")
     category_ids = predictions.whole_numbers("category_id")
     scores = _numbers(predictions, "score", 1)[:, 0]
@@ -103,8 +103,7 @@ def parse_results(document: bytes | list[dict[str, Any]], place: str) -> CocoRes
 
 
 def _numbers(predictions: Records, field: str, length: int) -> NDArray[np.float64]:
-    rows = [predictions.numbers(index, field, length) for index in range(len(predictions.rows))]
-    column = np.array(rows, np.float64).reshape(-1, length)
+    column = predictions.numbers(field, length)
     is_missing = np.isnan(column).any(axis=1)
     if is_missing.any():
         predictions.refuse(int(is_missing.argmax()), field, "must be there, and finite")

@@ -29,9 +29,11 @@ __all__ = [
     "area",
     "check_polygon",
     "check_rle",
+    "checked_size",
     "decode_counts",
     "encode_counts",
     "encode_counts_batch",
+    "flat_numbers",
     "from_mask",
     "from_polygons",
     "from_segmentation",
@@ -70,7 +72,7 @@ def check_rle(rle: Any, *, size: tuple[int, int] | None = None, thing: str = "se
     Raises:
         AnnotationError: naming what is broken.
     """
-    height, width = _checked_size(rle, size, thing, place)
+    height, width = checked_size(rle, size, thing, place)
     counts = rle.get("counts")
     if not isinstance(counts, bytes | str):
         raise AnnotationError(f"{thing} counts", f"must be a string, got {type(counts).__name__}", place)
@@ -83,8 +85,8 @@ def from_uncompressed(rle: Any, *, thing: str = "segmentation", place: str = "")
     Raises:
         AnnotationError: counts that are not whole numbers of 0 or more, or do not sum to height x width.
     """
-    height, width = _checked_size(rle, None, thing, place)
-    runs = _flat_numbers(rle.get("counts"), f"{thing} counts", place)
+    height, width = checked_size(rle, None, thing, place)
+    runs = flat_numbers(rle.get("counts"), f"{thing} counts", place)
     if runs.dtype.kind == "f" and not np.array_equal(runs, np.trunc(runs)):
         raise AnnotationError(f"{thing} counts", "must be whole numbers", place)
     if len(runs) and (runs.min() < 0 or runs.max() > MAX_MASK_PIXELS):
@@ -106,7 +108,7 @@ def check_polygon(polygon: Any, height: int, width: int, *, thing: str, place: s
     Raises:
         AnnotationError: fewer than 3 points, half a point, not finite, or far outside the image.
     """
-    xy = _flat_numbers(polygon, thing, place).astype(np.float64)
+    xy = flat_numbers(polygon, thing, place).astype(np.float64)
     if len(xy) < 6 or len(xy) % 2:
         raise AnnotationError(thing, f"must have 3 or more points (x, y), got {len(xy)} numbers", place)
     if not np.isfinite(xy).all():
@@ -128,7 +130,7 @@ def from_polygons(polygons: Any, height: int, width: int, *, thing: str = "segme
     Raises:
         AnnotationError: no polygon, or one that `check_polygon` refuses.
     """
-    _checked_size({"size": [height, width]}, None, thing, place)
+    checked_size({"size": [height, width]}, None, thing, place)
     if not isinstance(polygons, list | tuple) or not polygons:
         raise AnnotationError(thing, "must hold at least one polygon", place)
     parts = [
@@ -153,7 +155,7 @@ def from_segmentation(
     """
     if isinstance(segmentation, list | tuple):
         return from_polygons(segmentation, height, width, thing=thing, place=place)
-    _checked_size(segmentation, (height, width), thing, place)
+    checked_size(segmentation, (height, width), thing, place)
     if isinstance(segmentation.get("counts"), list | tuple | np.ndarray):
         return from_uncompressed(segmentation, thing=thing, place=place)
     runs = check_rle(segmentation, thing=thing, place=place)
@@ -206,7 +208,12 @@ def to_json(rle: Rle) -> dict[str, Any]:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def _checked_size(rle: Any, expected: tuple[int, int] | None, thing: str, place: str) -> tuple[int, int]:
+def checked_size(rle: Any, expected: tuple[int, int] | None, thing: str, place: str) -> tuple[int, int]:
+    """Give an RLE's (height, width), px.
+
+    Raises:
+        AnnotationError: it is no RLE, too large, or not of the expected size.
+    """
     if not isinstance(rle, dict):
         raise AnnotationError(thing, f"must be polygons or an RLE, got {type(rle).__name__}", place)
     size = rle.get("size")
@@ -230,7 +237,12 @@ def _checked_sum(runs: Counts, height: int, width: int, thing: str, place: str) 
     return runs
 
 
-def _flat_numbers(values: Any, thing: str, place: str) -> NDArray[Any]:
+def flat_numbers(values: Any, thing: str, place: str) -> NDArray[Any]:
+    """Give a flat list of numbers as an array, of whole numbers or not.
+
+    Raises:
+        AnnotationError: it is anything else.
+    """
     try:
         numbers = np.asarray(values if values is not None else "")
     except ValueError:  # ragged nesting
