@@ -28,6 +28,7 @@ type: setup
 	$(BIN)/mypy
 
 bench: setup
+	$(BIN)/python benchmarks/annotations.py --small
 	$(BIN)/python benchmarks/masks.py --small
 	$(BIN)/python benchmarks/predict.py --small
 	$(BIN)/python benchmarks/plan.py --small

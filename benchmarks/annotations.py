@@ -1,7 +1,7 @@
 """Time loading a COCO file of train2017's size, and watch the memory that it takes.
 
 The file is generated: sparse category ids, polygons of one to three parts, a few crowds as run lengths, annotations in
-no order of images. It is loaded in a process of its own that imports nothing else, so that its peak memory is loading's.
+no order of images. It is loaded in a process of its own that imports nothing else, so that the peak memory is its own.
 Ends 1 when the full size takes longer or holds more than it should.
 """
 
@@ -36,6 +36,7 @@ LIMIT_BYTES = 3 << 29
 
 def write_file(path: Path, num_images: int, num_annotations: int) -> None:
     """Write a COCO file as the published ones are written: compact, keys in COCO's order, two decimals."""
+    encode = json.JSONEncoder(separators=(",", ":")).encode
     rng = np.random.default_rng(1)
     sizes = rng.integers(400, 641, (num_images, 2)).tolist()
     category_ids = np.sort(rng.choice(np.arange(1, 100), NUM_CATEGORIES, replace=False)).tolist()
@@ -51,15 +52,15 @@ def write_file(path: Path, num_images: int, num_annotations: int) -> None:
                 "date_captured": "2013-11-14 16:28:13",
                 "id": index + 9,
             }
-            file.write((", " if index else "") + json.dumps(image))
+            file.write(("," if index else "") + encode(image))
         file.write('], "annotations": [')
         for index in range(num_annotations):
             image = int(rng.integers(num_images))
             annotation = draw_annotation(rng, *sizes[image])
             annotation |= {"image_id": image + 9, "category_id": category_ids[index % NUM_CATEGORIES], "id": 7 * index}
-            file.write((", " if index else "") + json.dumps(annotation))
+            file.write(("," if index else "") + encode(annotation))
         categories = [{"supercategory": "thing", "id": number, "name": f"thing {number}"} for number in category_ids]
-        file.write(f'], "categories": {json.dumps(categories)}}}')
+        file.write(f'], "categories": {encode(categories)}}}')
 
 
 def draw_annotation(rng: np.random.Generator, height: int, width: int) -> dict[str, Any]:

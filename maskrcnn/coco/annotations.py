@@ -21,7 +21,7 @@ from maskrcnn.coco.categories import CategoryMap
 from maskrcnn.coco.columns import AnnotationColumns, CategoryColumns, ImageColumns
 from maskrcnn.coco.document import Members, members_of, stream_members
 from maskrcnn.coco.packed import NONE, PackedSegmentations, PackedText
-from maskrcnn.errors import AnnotationError
+from maskrcnn.errors import AnnotationError, StorageError
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,10 @@ def load_coco(uri: str) -> CocoDataset:
         StorageError: it cannot be read.
     """
     with storage.open_input(uri) as file:
-        return _collect(stream_members(file, uri), uri)
+        try:
+            return collect(stream_members(file, uri), uri)
+        except OSError as error:  # after it was opened
+            raise StorageError(uri, error.strerror or str(error)) from error
 
 
 def parse_coco(document: bytes | dict[str, Any], place: str) -> CocoDataset:
@@ -124,8 +127,8 @@ def parse_coco(document: bytes | dict[str, Any], place: str) -> CocoDataset:
         AnnotationError: naming file, id, field and rule.
     """
     if isinstance(document, bytes):
-        return _collect(stream_members(io.BytesIO(document), place), place)
-    return _collect(members_of(document, place), place)
+        return collect(stream_members(io.BytesIO(document), place), place)
+    return collect(members_of(document, place), place)
 
 
 def safe_join(root_uri: str, file_name: str) -> str:
@@ -167,8 +170,16 @@ def safe_join(root_uri: str, file_name: str) -> str:
     return joined
 
 
-def _collect(members: Members, place: str) -> CocoDataset:
-    """Read the members, whose order is free; a second one of the same name replaces the first."""
+def collect(members: Members, place: str) -> CocoDataset:
+    """Turn the members of a document, in any order, into columns; of a name that comes twice the last counts.
+
+    Args:
+        members: as `maskrcnn.coco.document` reads them.
+        place: the file, for messages.
+
+    Raises:
+        AnnotationError: naming file, id, field and rule.
+    """
     images, annotations, categories = ImageColumns(place), AnnotationColumns(place), CategoryColumns(place)
     found = set()
     for name, batches in members:

@@ -91,6 +91,8 @@ class _Window:
     def peek(self) -> str:
         """Go to the next character that is no white space, and give it; "" at the end."""
         while True:
+            if (character := self._text[self._at : self._at + 1]) and character not in " \t\n\r":
+                return character
             self._at = _WHITESPACE.match(self._text, self._at).end()  # type: ignore[union-attr]
             if self._at < len(self._text):
                 return self._text[self._at]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.packed import NONE, POLYGONS, RLE, PackedBytes, PackedSegmentations
+from maskrcnn.coco.records import flatten_lists
 from maskrcnn.errors import AnnotationError
+
+_BLOCK_ITEMS = 8192
 
 
 class SegmentationPacker:
@@ -24,7 +27,7 @@ class SegmentationPacker:
         self._num_parts: list[NDArray[np.int64]] = []
         self._part_lengths: list[NDArray[np.int64]] = []
         self._farthest: list[NDArray[np.float64]] = []
-        self._xy: list[NDArray[np.float64]] = []
+        self._xy = array("d")  # one, that grows in place: freed pieces of it would stay with the process
         self._counts: list[NDArray[np.uint8]] = []
         self._counts_lengths: list[NDArray[np.int64]] = []
         self._doubtful: tuple[int, Any] | None = None
@@ -52,13 +55,13 @@ class SegmentationPacker:
             except AnnotationError:
                 self._doubt(index, segmentation)
 
-        xy, lengths = _flatten(parts) or self._flatten_one_by_one(parts, segmentations, num_parts)
+        xy, lengths = flatten_lists(parts) or self._flatten_one_by_one(parts, segmentations, num_parts)
         self._kinds.append(kinds)
         self._sizes.append(sizes)
         self._num_parts.append(num_parts)
         self._part_lengths.append(lengths)
         self._farthest.append(_farthest(xy, lengths))
-        self._xy.append(xy)
+        self._xy.frombytes(xy.data.cast("B"))
         self._counts.append(np.frombuffer(b"".join(counts), np.uint8))
         self._counts_lengths.append(np.fromiter(map(len, counts), np.int64, len(counts)))
         self._num_rows += len(segmentations)
@@ -89,22 +92,20 @@ class SegmentationPacker:
             expected = (int(sizes[index, 0]), int(sizes[index, 1]))
             rle.checked_size(written, expected, f"{describe(index)} segmentation", place)
 
-        lengths = [
-            _sums(part_lengths, num_parts)
-            for part_lengths, num_parts in zip(self._part_lengths, self._num_parts, strict=True)
-        ]
-        num_parts = np.concatenate(self._num_parts)[order]
-        farthest, _ = _reorder(self._farthest, self._num_parts, order)
-        part_lengths, first_parts = _reorder(self._part_lengths, self._num_parts, order)
-        xy, _ = _reorder(self._xy, lengths, order)
+        num_parts, part_lengths = np.concatenate(self._num_parts), np.concatenate(self._part_lengths)
+        xy, _ = _reorder(np.frombuffer(self._xy), _sums(part_lengths, num_parts), order)
+        self._xy = array("d")
+        farthest, _ = _reorder(np.concatenate(self._farthest), num_parts, order)
+        part_lengths, first_parts = _reorder(part_lengths, num_parts, order)
+        counts = _reorder(np.concatenate(self._counts), np.concatenate(self._counts_lengths), order)
         packed = PackedSegmentations(
             kinds=kinds,
             xy=xy,
             part_offsets=_offsets(part_lengths),
             first_parts=first_parts,
-            counts=PackedBytes(*_reorder(self._counts, self._counts_lengths, order)),
+            counts=PackedBytes(*counts),
         )
-        _check_polygons(packed, np.repeat(np.arange(len(order)), num_parts), farthest, sizes, describe, place)
+        _check_polygons(packed, np.repeat(np.arange(len(order)), num_parts[order]), farthest, sizes, describe, place)
         return packed
 
     def _flatten_one_by_one(
@@ -123,17 +124,6 @@ class SegmentationPacker:
         """Keep the first segmentation that is broken: only with its image's size is it known what is to be said."""
         if self._doubtful is None:
             self._doubtful = (self._num_rows + index, segmentation)
-
-
-def _flatten(parts: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """Put polygons one after the other; None unless all are flat lists of plain numbers."""
-    if not set(map(type, parts)) <= {list} or not set(map(type, chain.from_iterable(parts))) <= {int, float}:
-        return None
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-    try:
-        return np.fromiter(chain.from_iterable(parts), np.float64, int(lengths.sum())), lengths
-    except OverflowError:  # a whole number of hundreds of digits
-        return None
 
 
 def _farthest(xy: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -155,29 +145,22 @@ def _sums(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _reorder(
-    pieces: list[NDArray[Any]], lengths: list[NDArray[np.int64]], order: NDArray[np.int64]
+    values: NDArray[Any], lengths: NDArray[np.int64], order: NDArray[np.int64]
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Put items of different lengths into another order.
-
-    Args:
-        pieces: the items one after the other, in some arrays; emptied, so that each is freed once it is copied.
-        lengths: of the items in each piece.
-        order: of the items.
+    """Put items of different lengths, one after the other, into another order.
 
     Returns:
         The items one after the other, and where each begins.
     """
-    offsets = _offsets(np.concatenate(lengths)[order])
-    begins = np.empty(len(order), np.int64)
-    begins[order] = offsets[:-1]
-    items = np.empty(offsets[-1], pieces[0].dtype)
-    done = 0
-    pieces.reverse()
-    for piece_lengths in lengths:
-        shifts = begins[done : done + len(piece_lengths)] - _offsets(piece_lengths)[:-1]
-        piece = pieces.pop()
-        items[np.arange(len(piece)) + np.repeat(shifts, piece_lengths)] = piece
-        done += len(piece_lengths)
+    offsets = _offsets(lengths[order])
+    sources, targets = _offsets(lengths), np.empty(len(order), np.int64)
+    targets[order] = offsets[:-1]
+    items = np.empty(len(values), values.dtype)
+    for begin in range(0, len(order), _BLOCK_ITEMS):  # so that the indices stay small
+        end = min(begin + _BLOCK_ITEMS, len(order))
+        indices = np.arange(sources[begin], sources[end])
+        indices += np.repeat(targets[begin:end] - sources[begin:end], lengths[begin:end])
+        items[indices] = values[sources[begin] : sources[end]]
     return items, offsets
 
 

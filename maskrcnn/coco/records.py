@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.errors import AnnotationError
+
+_LARGEST = 2**63
 
 
 def parse_json(body: bytes, place: str) -> Any:
@@ -57,10 +60,13 @@ class Records:
 
     def whole_numbers(self, field: str, low: int = -(2**63), high: int = 2**63 - 1) -> NDArray[np.int64]:
         """Give a column of int64."""
-        column = [row.get(field) for row in self.rows]
+        column: list[Any] = [row.get(field) for row in self.rows]
+        numbers = _int64s(column)
+        if numbers is not None and (not len(numbers) or (low <= numbers.min() and numbers.max() <= high)):
+            return numbers
         for index, value in enumerate(column):
             is_whole = isinstance(value, int) and not isinstance(value, bool)
-            if not is_whole or not low <= value <= high:  # type: ignore[operator]
+            if not is_whole or not low <= value <= high:
                 bounds = f" of {low} or more" if low > 0 else ""
                 self.refuse(index, field, f"must be a whole number{bounds}, got {value!r:.40}")
         return np.array(column, np.int64)
@@ -74,6 +80,10 @@ class Records:
 
     def numbers(self, field: str, length: int) -> NDArray[np.float64]:
         """Give a column of (rows, length) numbers; a row is all NaN where it has none, or one that is not finite."""
+        column: list[Any] = [row.get(field) for row in self.rows]
+        flat = flatten_lists([column] if length == 1 else column)
+        if flat is not None and (length == 1 or (flat[1] == length).all()) and (np.abs(flat[0]) < _LARGEST).all():
+            return flat[0].reshape(-1, length)
         checked = [self._numbers_of(index, field, length) for index in range(len(self.rows))]
         return np.array(checked, np.float64).reshape(-1, length)
 
@@ -88,5 +98,31 @@ class Records:
         return values if all(map(math.isfinite, values)) else [math.nan] * length
 
 
+def flatten_lists(lists: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
+    """Put lists of numbers one after the other, fast.
+
+    Returns:
+        The numbers, and how many each list has; None where one is no list, or holds what may not be a number.
+    """
+    flat = array("d")
+    try:
+        for numbers in lists:
+            if type(numbers) is not list or (numbers and type(numbers[0]) is bool):
+                return None
+            flat.fromlist(numbers)
+    except (TypeError, OverflowError):  # an OverflowError for whole numbers of hundreds of digits
+        return None
+    return np.array(flat), np.fromiter(map(len, lists), np.int64, len(lists))
+
+
+def _int64s(values: list[Any]) -> NDArray[np.int64] | None:
+    if not set(map(type, values)) <= {int}:
+        return None
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return None
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)

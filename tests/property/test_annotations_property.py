@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import posixpath
+from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from maskrcnn.coco.annotations import parse_coco, safe_join
+from maskrcnn.coco.annotations import collect, parse_coco, safe_join
+from maskrcnn.coco.document import stream_members
 from maskrcnn.errors import AnnotationError
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -93,6 +97,64 @@ def test_any_json_is_read_or_refused(document: Any) -> None:
     except AnnotationError:
         return
     raise AssertionError("no dataset is this small")
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Compare columns, NaN equal to itself, and what holds columns."""
+    for field in fields(one):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(ours, np.ndarray):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+        elif field.name in ("file_names", "encoded", "segmentations", "counts"):
+            assert_same(ours, theirs)
+        else:
+            assert ours == theirs
+
+
+SPACES = st.sampled_from([None, 0, 1, 3])
+WINDOWS = st.integers(1, 400)
+
+
+@UNHURRIED
+@given(documents(), st.dictionaries(st.text(max_size=5), JSON, max_size=3), SPACES, st.booleans(), WINDOWS, st.data())
+def test_a_file_of_any_layout_through_any_window_gives_the_columns_of_the_parsed_document(
+    document: dict[str, Any],
+    others: dict[str, Any],
+    indent: int | None,
+    ensure_ascii: bool,
+    window_bytes: int,
+    data: st.DataObject,
+) -> None:
+    rows = document["annotations"]
+    if rows and data.draw(st.booleans()):
+        data.draw(st.sampled_from(rows))["segmentation"] = {"size": [60, 80], "counts": [100, 200, 4500]}
+    names = data.draw(st.permutations([*document, *others]))
+    members = {name: document.get(name, others.get(name)) for name in names}
+    body = json.dumps(members, indent=indent, ensure_ascii=ensure_ascii).encode("utf-8", "surrogatepass")
+    streamed = collect(stream_members(io.BytesIO(body), "train.json", window_bytes), "train.json")
+    assert_same(streamed, parse_coco(document, "train.json"))
+
+
+@UNHURRIED
+@given(JSON, SPACES, WINDOWS, st.data())
+def test_a_file_that_is_broken_anywhere_is_refused_in_the_words_of_json(
+    value: Any, indent: int | None, window_bytes: int, data: st.DataObject
+) -> None:
+    text = json.dumps({"images": [value, value], "other": value}, indent=indent)
+    at = data.draw(st.integers(0, len(text) - 1))
+    broken = text[:at] + data.draw(st.sampled_from(["", ",", "]", "}", '"', "\\", "1", "\n", "x"])) + text[at + 1 :]
+    body = data.draw(st.sampled_from([broken, text[:at]])).encode()
+    try:
+        expected = json.loads(body)
+    except ValueError as error:
+        expected = str(error)
+    try:
+        found = {name: list(batches) for name, batches in stream_members(io.BytesIO(body), "x.json", window_bytes)}
+    except AnnotationError as error:
+        assert error.rule == f"must be JSON: {expected}"  # noqa: PT017
+        return
+    assert found.keys() == expected.keys()
 
 
 SEGMENTS = st.sampled_from(["..", ".", "", "a", "..a", "%2e%2e", "%2E.", "\\", "C:", "file:", "\0", "~", "b.jpg"])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import PROJECT_ROOT
 
-SCRIPTS = ("masks", "memory", "plan", "predict")
+SCRIPTS = ("annotations", "masks", "memory", "plan", "predict")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
