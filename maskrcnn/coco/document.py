@@ -73,7 +73,7 @@ class _Window:
     """The part of a file's text that is being looked at, with a place in it."""
 
     def __init__(self, file: BinaryIO, place: str, window_bytes: int) -> None:
-        self.file_place, self.window_bytes = place, window_bytes
+        self.place, self.window_bytes = place, window_bytes
         self._file = file
         self._text, self._at = "", 0
         self._is_last = False
@@ -132,7 +132,7 @@ class _Window:
         raise self._not_json(f"{rule}: line {line} column {column} (char {self.position})")
 
     def _not_json(self, reason: str) -> AnnotationError:
-        return AnnotationError("file", f"must be JSON: {reason}", self.file_place)
+        return AnnotationError("file", f"must be JSON: {reason}", self.place)
 
     def _read_more(self) -> None:
         if newlines := self._text.count("\n", 0, self._at):

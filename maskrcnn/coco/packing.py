@@ -69,7 +69,7 @@ class SegmentationPacker:
     def finish(
         self, order: NDArray[np.int64], sizes: NDArray[np.int64], describe: Callable[[int], str], place: str
     ) -> PackedSegmentations:
-        """Put the segmentations into another order, check what depends on their images, and forget them here.
+        """Put the segmentations into another order, check what depends on their images; once only.
 
         Args:
             order: (N,) of the annotations.

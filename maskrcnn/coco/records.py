@@ -17,7 +17,7 @@ _LARGEST = 2**63
 
 
 def parse_json(body: bytes, place: str) -> Any:
-    """Parse the JSON of an annotations or results file.
+    """Parse the JSON of a results file.
 
     Raises:
         AnnotationError: saying where it breaks off.
