@@ -17,6 +17,8 @@ Device = Literal["auto", "cpu", "cuda"]
 MasksKept = Literal["full", "none"]
 
 BACKBONES: tuple[Backbone, ...] = ("resnet18", "resnet34", "resnet50", "resnet101")
+DECODE_SCALES = (1, 2, 4, 8)
+"""JPEGs can be decoded at 1/each of these of their size."""
 
 _Config = TypeVar("_Config")
 
