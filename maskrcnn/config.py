@@ -17,6 +17,8 @@ Device = Literal["auto", "cpu", "cuda"]
 MasksKept = Literal["full", "none"]
 
 BACKBONES: tuple[Backbone, ...] = ("resnet18", "resnet34", "resnet50", "resnet101")
+DECODE_SCALES = (1, 2, 4, 8)
+"""JPEGs can be decoded at 1/each of these of their size."""
 
 _Config = TypeVar("_Config")
 
@@ -114,14 +116,14 @@ class PreprocessConfig:
     apply_exif: bool = True
     """Turn images as their EXIF orientation says, before anything else."""
     decode_scale: int = 1
-    """JPEGs are decoded at 1/this of their size; only 1 (full size) so far."""
+    """JPEGs may be decoded at down to 1/this of their size, never below what they are resized to: 1, 2, 4 or 8."""
 
     def __post_init__(self) -> None:
         check(self.min_size_px >= 32, "min_size", self.min_size_px, "32 px or more")
         check(self.max_size_px >= self.min_size_px, "max_size", self.max_size_px, "at least --min-size")
         is_stride = self.pad_multiple_px > 0 and self.pad_multiple_px % 32 == 0
         check(is_stride, "pad_multiple", self.pad_multiple_px, "a multiple of 32, the network's stride")
-        check(self.decode_scale == 1, "decode_scale", self.decode_scale, "1")
+        check_choice("decode_scale", self.decode_scale, DECODE_SCALES)
 
 
 @dataclass(frozen=True)

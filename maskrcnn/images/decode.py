@@ -25,6 +25,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from maskrcnn.config import DECODE_SCALES
 from maskrcnn.errors import ErrorKind
 from maskrcnn.images.containers import Format, pare, parse_header
 from maskrcnn.images.defect import ImageDefectError, corrupt, unsupported
@@ -105,25 +106,33 @@ def read_header(
 
 
 def decode(
-    body: bytes, *, apply_exif: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS
+    body: bytes, *, apply_exif: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS, scale: int = 1
 ) -> NDArray[np.uint8] | BadImage:
     """Decode a file to RGB. Safe to call from many threads.
+
+    A reduced side is ceil(side / scale) px, and spans the whole side.
 
     Args:
         body: the whole file; its content decides the format.
         apply_exif: turn the image upright, as its EXIF orientation says.
-        max_pixels: more than this is `too_large`, found in the header.
+        max_pixels: more than this is `too_large`, found in the header; the scale does not matter.
+        scale: decode a JPEG at 1/this of its size: 1, 2, 4 or 8. Other formats come whole.
 
     Returns:
         (H, W, 3) uint8, RGB, writable; or why there is none.
+
+    Raises:
+        ValueError: for another scale.
     """
+    if scale not in DECODE_SCALES:
+        raise ValueError(f"scale must be one of {DECODE_SCALES}, got {scale}")
     header = read_header(body, apply_exif=apply_exif, max_pixels=max_pixels)
     if isinstance(header, BadImage):
         return header
     try:
         pared = pare(body, header.format)
         with _pillow_limit.lifted_for(header.width * header.height):
-            rgb = _decode_rgb(pared, header)
+            rgb = _decode_rgb(pared, header, scale)
         if apply_exif and header.orientation in _UPRIGHT:
             rgb = rgb.transpose(_UPRIGHT[header.orientation])
         return np.array(rgb)
@@ -167,7 +176,7 @@ class _PillowLimit:
 _pillow_limit = _PillowLimit()
 
 
-def _decode_rgb(pared: bytes, header: ImageHeader) -> Image.Image:
+def _decode_rgb(pared: bytes, header: ImageHeader, scale: int) -> Image.Image:
     try:
         image = _PLUGINS[header.format](io.BytesIO(pared))
     except (SyntaxError, OSError, KeyError) as error:
@@ -177,8 +186,18 @@ def _decode_rgb(pared: bytes, header: ImageHeader) -> Image.Image:
     # The cap was checked against our reading of the header; the decoder must not have another.
     if sorted(image.size) != sorted((header.width, header.height)):
         raise corrupt(f"{header.format} is damaged: its sizes contradict each other")
+    if scale == 1 or header.format != "JPEG":
+        image.load()
+        return _to_rgb(image)
+    # Pillow takes the largest of 1, 2, 4, 8 not above side // wanted. That is `scale`: these quotients are exact.
+    width, height = image.width / scale, image.height / scale
+    image.draft(None, (width, height))  # type: ignore[arg-type]
     image.load()
-    return _to_rgb(image)
+    rgb = _to_rgb(image)
+    if image.size == (width, height):
+        return rgb
+    # The last pixels stand in part for what is not there, and would move all others by up to `scale` px of the file.
+    return rgb.resize(image.size, Image.Resampling.BILINEAR, box=(0, 0, width, height))
 
 
 def _to_rgb(image: ImageFile.ImageFile) -> Image.Image:

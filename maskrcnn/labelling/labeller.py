@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import torch
-
 from maskrcnn import storage
 from maskrcnn.errors import ErrorKind, StorageError
 from maskrcnn.images import BadImage, read_header
 from maskrcnn.labelling.results import ImageResult
-from maskrcnn.model.decode import decode_image
-from maskrcnn.model.predictor import Predictor, bucket_shape
+from maskrcnn.model.decode import DecodedImage, decode_image, decoded_bytes
+from maskrcnn.model.predictor import Predictor
+from maskrcnn.model.shapes import bucket_shape
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class _Loaded:
     """An image on its way to the network, or the reason why it will not get there."""
 
     place: int
-    image: torch.Tensor | None = None  # (3, H, W) uint8
+    image: DecodedImage | None = None
     failure: ImageResult | None = None
     num_bytes: int = 0
 
@@ -114,7 +113,7 @@ class Labeller:
         self._batch_size = batch_size
         self._with_masks = with_masks
         self._max_pixels = max_pixels
-        self._apply_exif = predictor.preprocess.apply_exif
+        self._preprocess = predictor.preprocess
         self._decode_slots = threading.BoundedSemaphore(num_decoders)
         self._decoded = ByteBudget(MAX_DECODED_BYTES)
 
@@ -172,7 +171,7 @@ class Labeller:
                     assert one.failure is not None
                     finish([one], [one.failure])
                     continue
-                shape = bucket_shape(one.image.shape[-2], one.image.shape[-1], self._predictor.preprocess)
+                shape = bucket_shape(*one.image.size, self._preprocess)
                 bucket = buckets.setdefault(shape, [])
                 bucket.append(one)
                 if len(bucket) == self._batch_size:
@@ -196,13 +195,13 @@ class Labeller:
         finally:
             seconds.add("read", time.perf_counter() - begin)
         with self._decode_slots:
-            header = read_header(body, apply_exif=self._apply_exif, max_pixels=self._max_pixels)
+            header = read_header(body, apply_exif=self._preprocess.apply_exif, max_pixels=self._max_pixels)
             if isinstance(header, BadImage):
                 return _Loaded(place, failure=_failed(header.kind, header.reason))
-            num_bytes = header.width * header.height * 3
+            num_bytes = decoded_bytes(header, self._preprocess)
             self._decoded.acquire(num_bytes)
             begin = time.perf_counter()
-            image = decode_image(body, apply_exif=self._apply_exif, max_pixels=self._max_pixels)
+            image = decode_image(body, self._preprocess, max_pixels=self._max_pixels)
             seconds.add("decode", time.perf_counter() - begin)
             if isinstance(image, BadImage):
                 self._decoded.release(num_bytes)
@@ -218,21 +217,18 @@ class Labeller:
 
     def _predict_or_split(self, batch: list[_Loaded]) -> list[ImageResult]:
         """Predict; where the batch as a whole fails, one by one, so that only the guilty image pays."""
-        tensors = [one.image for one in batch if one.image is not None]
+        images = [one.image for one in batch if one.image is not None]
         try:
-            found = self._predictor(tensors, with_masks=self._with_masks)
+            found = self._predictor(images, with_masks=self._with_masks)
         except Exception as error:
             if _is_broken_device(error):
                 raise  # the process must go: nothing on this device works any more
             if len(batch) > 1:
                 return [self._predict_or_split([one])[0] for one in batch]
             logger.exception("predicting")
-            height, width = tensors[0].shape[-2:]
+            height, width = images[0].size
             return [ImageResult(width, height, None, "worker_crash", f"{type(error).__name__}: {error}")]
-        return [
-            ImageResult(width=int(tensor.shape[-1]), height=int(tensor.shape[-2]), detections=one)
-            for tensor, one in zip(tensors, found, strict=True)
-        ]
+        return [ImageResult(width=one.size[1], height=one.size[0], detections=one) for one in found]
 
 
 def _failed(kind: ErrorKind, message: str) -> ImageResult:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torchvision.ops import box_convert
 
 from maskrcnn import storage
@@ -14,7 +13,7 @@ from maskrcnn.coco.annotations import CocoDataset, safe_join
 from maskrcnn.coco.results import CocoResults
 from maskrcnn.errors import InputError, NotFoundError
 from maskrcnn.images import BadImage
-from maskrcnn.model.decode import decode_image
+from maskrcnn.model.decode import DecodedImage, decode_image
 from maskrcnn.model.predictor import Predictor
 
 
@@ -63,18 +62,18 @@ def predict_dataset(
     )
 
 
-def _load_image(predictor: Predictor, dataset: CocoDataset, index: int, images_uri: str) -> torch.Tensor:
+def _load_image(predictor: Predictor, dataset: CocoDataset, index: int, images_uri: str) -> DecodedImage:
     uri = safe_join(images_uri, dataset.file_names[index])
     thing = f"image {dataset.image_ids[index]} of {dataset.place}"
     try:
         body = storage.read_bytes(uri)
     except NotFoundError as error:
         raise InputError(thing, "is missing", uri, "is --images the folder of its file names?") from error
-    image = decode_image(body, apply_exif=predictor.preprocess.apply_exif)
+    image = decode_image(body, predictor.preprocess)
     if isinstance(image, BadImage):
         raise InputError(thing, f"cannot be decoded ({image.kind}): {image.reason}", uri)
     height, width = int(dataset.heights[index]), int(dataset.widths[index])
-    if image.shape[1:] != (height, width):
-        rule = f"must be {width} x {height} px as annotated, and is {image.shape[2]} x {image.shape[1]}"
+    if image.size != (height, width):
+        rule = f"must be {width} x {height} px as annotated, and is {image.size[1]} x {image.size[0]}"
         raise InputError(thing, rule, uri)
     return image

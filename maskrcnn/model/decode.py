@@ -1,27 +1,64 @@
-"""Encoded images to torch tensors. What a bad image is, `maskrcnn.images` decides."""
+"""Encoded images to torch tensors, JPEGs far larger than the network's input at a reduced scale.
+
+What a bad image is, `maskrcnn.images` decides.
+"""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from maskrcnn import images
-from maskrcnn.images import DEFAULT_MAX_PIXELS, BadImage
+from maskrcnn.config import PreprocessConfig
+from maskrcnn.images import DEFAULT_MAX_PIXELS, BadImage, ImageHeader
+from maskrcnn.model.shapes import decode_scale_for
 
 
-def decode_image(body: bytes, *, apply_exif: bool = True, max_pixels: int = DEFAULT_MAX_PIXELS) -> Tensor | BadImage:
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """An image on its way to the network."""
+
+    pixels: Tensor
+    """(3, H', W') uint8 RGB, contiguous: the whole image, at 1, 1/2, 1/4 or 1/8 of its size, rounded up."""
+    size: tuple[int, int]
+    """(H, W) of the image in its file, after the EXIF policy, px: what boxes and masks are measured in."""
+
+
+def decode_image(
+    body: bytes, preprocess: PreprocessConfig, *, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> DecodedImage | BadImage:
     """Decode a file to an RGB tensor.
 
     Args:
         body: the whole file; its content decides the format.
-        apply_exif: turn the image upright, as its EXIF orientation says.
-        max_pixels: larger images are bad.
+        preprocess: says whether to turn the image upright, and how far a JPEG may be reduced.
+        max_pixels: larger images, before any reduction, are bad.
 
     Returns:
-        (3, H, W) uint8 RGB, contiguous; or why not.
+        The image; or why there is none.
     """
-    pixels = images.decode(body, apply_exif=apply_exif, max_pixels=max_pixels)
+    header = images.read_header(body, apply_exif=preprocess.apply_exif, max_pixels=max_pixels)
+    if isinstance(header, BadImage):
+        return header
+    scale = _scale_of(header, preprocess)
+    pixels = images.decode(body, apply_exif=preprocess.apply_exif, max_pixels=max_pixels, scale=scale)
     if isinstance(pixels, BadImage):
         return pixels
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return DecodedImage(
+        pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        size=(header.height, header.width),
+    )
+
+
+def decoded_bytes(header: ImageHeader, preprocess: PreprocessConfig) -> int:
+    """Tell from its header how many bytes an image's pixels take once `decode_image` has decoded it."""
+    scale = _scale_of(header, preprocess)
+    return 3 * math.ceil(header.height / scale) * math.ceil(header.width / scale)
+
+
+def _scale_of(header: ImageHeader, preprocess: PreprocessConfig) -> int:
+    return decode_scale_for(header.height, header.width, preprocess) if header.format == "JPEG" else 1

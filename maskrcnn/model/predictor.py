@@ -8,7 +8,6 @@ whole frame. Knows nothing of files, Ray or tables.
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,9 +25,10 @@ from maskrcnn.config import Device, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import ClusterError, InputError
 from maskrcnn.images import BadImage
 from maskrcnn.model.bundle import Category, load_bundle, load_network
-from maskrcnn.model.decode import decode_image
+from maskrcnn.model.decode import DecodedImage, decode_image
 from maskrcnn.model.masks import encode_instance_masks
 from maskrcnn.model.precision import InBf16, resolve_device, uses_bf16, variant_of
+from maskrcnn.model.shapes import bucket_shape, resized_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Detections:
     """
 
     size: tuple[int, int]
-    """(H, W) of the image, px."""
+    """(H, W) of the whole image, px, at whatever scale it was decoded."""
     boxes: Tensor
     """(N, 4) float32, XYXY, absolute px, inside the image."""
     scores: Tensor
@@ -62,22 +62,6 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.scores)
-
-
-def resized_shape(height: int, width: int, preprocess: PreprocessConfig) -> tuple[int, int]:
-    """Give the (height, width) that an image is resized to, px.
-
-    Source: torchvision `models/detection/transform.py`, `_resize_image_and_masks`; and never below 1 px.
-    """
-    scale = min(preprocess.min_size_px / min(height, width), preprocess.max_size_px / max(height, width))
-    return max(1, math.floor(height * scale)), max(1, math.floor(width * scale))
-
-
-def bucket_shape(height: int, width: int, preprocess: PreprocessConfig) -> tuple[int, int]:
-    """Give the (height, width) of the network's input for an image, px: resized, then padded to whole multiples."""
-    multiple = preprocess.pad_multiple_px
-    resized_height, resized_width = resized_shape(height, width, preprocess)
-    return math.ceil(resized_height / multiple) * multiple, math.ceil(resized_width / multiple) * multiple
 
 
 class Predictor:
@@ -187,7 +171,7 @@ class Predictor:
         return cls(model.eval(), preprocess, thresholds, precision=precision)
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Tensor | bytes], *, with_masks: bool = True) -> list[Detections]:
+    def __call__(self, images: Sequence[Tensor | bytes | DecodedImage], *, with_masks: bool = True) -> list[Detections]:
         """Detect objects.
 
         On CUDA, images of one padded shape go through the network together, so the caller decides on the batch by how
@@ -195,7 +179,8 @@ class Predictor:
         depend on its batch mates by rounding only. On the CPU they do not depend on them at all: each goes alone.
 
         Args:
-            images: each (3, H, W) uint8 RGB on any device, or an encoded file.
+            images: each (3, H, W) uint8 RGB on any device, an encoded file, or what `decode_image` made of one. A file
+                is decoded as the bundle says, at a reduced scale where that is allowed; a tensor is taken as it is.
             with_masks: without, the mask head does not run.
 
         Returns:
@@ -205,21 +190,23 @@ class Predictor:
             InputError: an image that is no image.
             ClusterError: a single image that does not fit in the GPU's memory.
         """
-        tensors = [self._to_tensor(image, f"image {index}") for index, image in enumerate(images)]
+        decoded = [self._to_decoded(image, f"image {index}") for index, image in enumerate(images)]
         groups: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(tensors):
-            groups.setdefault(bucket_shape(image.shape[1], image.shape[2], self.preprocess), []).append(index)
+        for index, image in enumerate(decoded):
+            groups.setdefault(bucket_shape(*image.size, self.preprocess), []).append(index)
         found: dict[int, Detections] = {}
         for shape, indices in groups.items():
             for begin in range(0, len(indices), self._max_images_per_forward):
                 chosen = indices[begin : begin + self._max_images_per_forward]
-                batch = [tensors[index] for index in chosen]
+                batch = [decoded[index] for index in chosen]
                 found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
-        return [found[index] for index in range(len(tensors))]
+        return [found[index] for index in range(len(decoded))]
 
-    def _to_tensor(self, image: Tensor | bytes, thing: str) -> Tensor:
+    def _to_decoded(self, image: Tensor | bytes | DecodedImage, thing: str) -> DecodedImage:
+        if isinstance(image, DecodedImage):
+            return image
         if isinstance(image, bytes):
-            decoded = decode_image(image, apply_exif=self.preprocess.apply_exif)
+            decoded = decode_image(image, self.preprocess)
             if isinstance(decoded, BadImage):
                 raise InputError(thing, f"cannot be decoded ({decoded.kind}): {decoded.reason}")
             return decoded
@@ -229,9 +216,11 @@ class Predictor:
             raise InputError(thing, f"must be a (3, H, W) uint8 tensor or the bytes of a file, got {got}")
         if image.numel() == 0:
             raise InputError(thing, f"must have at least one pixel, got {tuple(image.shape)}")
-        return image
+        return DecodedImage(image, (image.shape[1], image.shape[2]))
 
-    def _detect_in_memory(self, images: list[Tensor], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
+    def _detect_in_memory(
+        self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool
+    ) -> list[Detections]:
         """Detect, halving the batch while the device's memory does not hold it."""
         with contextlib.suppress(torch.OutOfMemoryError):
             return self._detect(images, shape, with_masks)
@@ -244,20 +233,20 @@ class Predictor:
         halves = images[:middle], images[middle:]
         return [one for half in halves for one in self._detect_in_memory(half, shape, with_masks)]
 
-    def _detect(self, images: list[Tensor], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
+    def _detect(self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
         """Run the network on images of one padded shape."""
-        original = [(image.shape[1], image.shape[2]) for image in images]
-        resized = [resized_shape(height, width, self.preprocess) for height, width in original]
+        resized = [resized_shape(*image.size, self.preprocess) for image in images]
         batch = torch.zeros(len(images), 3, *shape, device=self.device)
         for slot, image, size in zip(batch, images, resized, strict=True):
-            pixels = (image.to(self.device).contiguous().float() / 255 - self._mean) / self._std
+            pixels = (image.pixels.to(self.device).contiguous().float() / 255 - self._mean) / self._std
             slot[:, : size[0], : size[1]] = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0]
 
         features = self._backbone(batch)
         proposals, _ = self._rpn(ImageList(batch, resized), features)
         heads = self._heads if with_masks else self._box_heads
         found, _ = heads(features, proposals, resized)
-        return [self._to_detections(*one) for one in zip(found, resized, original, strict=True)]
+        sizes = [image.size for image in images]
+        return [self._to_detections(*one) for one in zip(found, resized, sizes, strict=True)]
 
     def _to_detections(self, found: dict[str, Tensor], resized: tuple[int, int], size: tuple[int, int]) -> Detections:
         if self.categories:  # a label that none has, as COCO's gaps, is no answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from maskrcnn.coco.annotations import load_coco
 from maskrcnn.coco.evaluate import evaluate
 from maskrcnn.config import ThresholdConfig
 from maskrcnn.errors import InputError
+from maskrcnn.model.bundle import load_bundle, load_network
+from maskrcnn.model.coco_results import predict_dataset
 from maskrcnn.synthetic import write_shelves
 
 
@@ -72,3 +75,27 @@ def test_an_image_that_cannot_be_read_is_one_clear_line(shelves: Path, tiny_bund
     broken.unlink()
     with pytest.raises(InputError, match=r"image 3 of .* is missing, in .*shelf-00003.jpg; is --images the folder"):
         run_evaluation(arguments)
+
+
+def test_annotated_sizes_are_those_of_the_files_however_they_are_decoded(
+    shelves: Path, tiny_bundle: str, tmp_path: Path
+) -> None:
+    bundle = load_bundle(tiny_bundle)
+    predictor = Predictor(
+        load_network(bundle),
+        replace(bundle.preprocess, decode_scale=8),
+        bundle.thresholds,
+        categories=bundle.categories,
+    )
+    images = str(shelves.parent / "images")
+    results = predict_dataset(predictor, load_coco(str(shelves)), images)
+    assert len(results.scores) > 0
+    assert results.segmentations is not None
+    assert all(mask["size"] == [160, 160] for mask in results.segmentations)
+    document = json.loads(shelves.read_text())
+    for image in document["images"]:
+        image["width"] = image["height"] = 40  # what the reduced images measure
+    document["annotations"] = []
+    (tmp_path / "reduced.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="must be 40 x 40 px as annotated, and is 160 x 160"):
+        predict_dataset(predictor, load_coco(str(tmp_path / "reduced.json")), images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from maskrcnn import images
+from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import ERROR_KINDS
 from maskrcnn.images import BadImage
+from maskrcnn.model.shapes import decode_scale_for, resized_shape
 from tests.odd_images import ODD_IMAGES, encode, exif_orientation, photo
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -77,3 +80,43 @@ def test_damage_never_raises(body: bytes) -> None:
 @given(st.sampled_from([body[:12] for body in SOUND]), st.binary(max_size=200))
 def test_noise_behind_a_true_beginning_never_raises(beginning: bytes, noise: bytes) -> None:
     assert_image_or_reason(beginning + noise)
+
+
+SCALES = st.sampled_from([1, 2, 4, 8])
+
+
+@UNHURRIED
+@given(st.integers(1, 70), st.integers(1, 70), SCALES, st.integers(1, 8), st.booleans(), st.booleans())
+@example(height=3, width=70, scale=8, orientation=6, is_grey=False, is_progressive=True)
+def test_a_reduced_side_is_rounded_up(
+    height: int, width: int, scale: int, orientation: int, is_grey: bool, is_progressive: bool
+) -> None:
+    pixels = np.zeros((height, width) if is_grey else (height, width, 3), np.uint8)
+    body = encode(pixels, "JPEG", exif=exif_orientation(orientation), progressive=is_progressive)
+    reduced = images.decode(body, scale=scale)
+    assert isinstance(reduced, np.ndarray)
+    expected = (math.ceil(height / scale), math.ceil(width / scale))
+    assert reduced.shape[:2] == (expected[::-1] if orientation >= 5 else expected)
+
+
+@given(
+    st.integers(1, 20_000),
+    st.integers(1, 20_000),
+    st.integers(32, 1500),
+    st.integers(0, 1500),
+    st.sampled_from([2, 4, 8]),
+)
+def test_what_is_reduced_is_never_enlarged_again(
+    height: int, width: int, min_size: int, more: int, allowed: int
+) -> None:
+    preprocess = PreprocessConfig(min_size, min_size + more, decode_scale=allowed)
+    resized = resized_shape(height, width, preprocess)
+
+    def is_enough(scale: int) -> bool:
+        return math.ceil(height / scale) >= resized[0] and math.ceil(width / scale) >= resized[1]
+
+    scale = decode_scale_for(height, width, preprocess)
+    assert scale <= allowed
+    assert scale == 1 or is_enough(scale)
+    assert scale == allowed or not is_enough(2 * scale)
+    assert decode_scale_for(width, height, preprocess) == scale

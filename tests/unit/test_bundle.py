@@ -159,6 +159,8 @@ def with_value(value: Any, *path: str | int) -> Callable[[dict[str, Any]], None]
         (with_value([0.1, 0.2], "preprocess", "mean"), r"preprocess\.mean and std must be three numbers each"),
         (with_value([1, 1, 0], "preprocess", "std"), r"preprocess\.mean and std must be three numbers each"),
         (with_value([1, None, 1], "preprocess", "std"), r"preprocess\.std cannot be \[1, None, 1\]"),
+        (with_value(16, "preprocess", "decode_scale"), "preprocess: --decode-scale must be one of 1, 2, 4, 8, got 16"),
+        (with_value(2.0, "preprocess", "decode_scale"), r"preprocess\.decode_scale cannot be 2\.0"),
         (with_value(float("nan"), "thresholds", "score_threshold"), r"thresholds\.score_threshold cannot be nan"),
         (with_value(1.5, "thresholds", "score_threshold"), r"--score-threshold must be in \[0, 1\], got 1\.5"),
         (with_value({}, "categories"), r"categories must be of type list"),

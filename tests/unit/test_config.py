@@ -26,6 +26,8 @@ from maskrcnn.errors import InputError
         (ModelConfig, {"num_labels": 1}, "--num-labels must be 2 or more"),
         (PreprocessConfig, {"min_size_px": 800, "max_size_px": 700}, "--max-size must be at least --min-size, got 700"),
         (PreprocessConfig, {"pad_multiple_px": 48}, "multiple of 32"),
+        (PreprocessConfig, {"decode_scale": 3}, "--decode-scale must be one of 1, 2, 4, 8, got 3"),
+        (PreprocessConfig, {"decode_scale": 0}, "--decode-scale must be one of 1, 2, 4, 8, got 0"),
         (ThresholdConfig, {"score_threshold": 1.5}, r"--score-threshold must be in \[0, 1\], got 1.5"),
         (ThresholdConfig, {"score_threshold": float("nan")}, r"--score-threshold must be in \[0, 1\], got nan"),
         (ThresholdConfig, {"nms_threshold": 0}, "--nms-threshold"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from maskrcnn import storage
 from maskrcnn.labelling import labeller as labeller_module
 from maskrcnn.labelling.labeller import ByteBudget, Labeller, ListedImage, StageSeconds
 from maskrcnn.labelling.results import ImageResult
+from maskrcnn.model.bundle import load_bundle, load_network
 from maskrcnn.model.predictor import Predictor
 
 
@@ -105,7 +107,7 @@ def test_when_a_batch_fails_only_the_guilty_image_pays(
     guilty = Image.open(mixed_images[3].uri).size
 
     def explode(self: Predictor, images: list[object], **options: object) -> object:
-        if any((image.shape[2], image.shape[1]) == guilty for image in images):  # type: ignore[attr-defined]
+        if any(image.size[::-1] == guilty for image in images):  # type: ignore[attr-defined]
             raise RuntimeError("no kernel for this shape")
         return real(self, images, **options)  # type: ignore[arg-type]
 
@@ -158,3 +160,31 @@ def test_images_are_decoded_as_the_bundle_says(tiny_bundle: str, tmp_path: Path)
     (tmp_path / "turned.jpg").write_bytes(body.getvalue())
     (result,) = build(Predictor.from_bundle(tiny_bundle, device="cpu")).label(listed(tmp_path))
     assert (result.width, result.height) == (40, 60)
+
+
+def test_large_jpegs_are_reduced_as_the_predictor_reduces_them(
+    tiny_bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(tiny_bundle)
+    reducing = replace(bundle.preprocess, decode_scale=8)
+    predictor = Predictor(load_network(bundle), reducing, bundle.thresholds, categories=bundle.categories)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    large = Image.fromarray(np.random.default_rng(0).integers(0, 255, (301, 450, 3), dtype=np.uint8))
+    large.save(tmp_path / "0.jpg", exif=exif)
+    large.save(tmp_path / "1.png")
+    taken: list[int] = []
+    acquire = ByteBudget.acquire
+
+    def note(self: ByteBudget, num_bytes: int) -> None:
+        taken.append(num_bytes)
+        acquire(self, num_bytes)
+
+    monkeypatch.setattr(ByteBudget, "acquire", note)
+    results = build(predictor).label(listed(tmp_path))
+    assert sorted(taken) == [3 * 38 * 57, 3 * 301 * 450]  # the JPEG at an eighth, its sides rounded up
+    assert [(result.width, result.height) for result in results] == [(301, 450), (450, 301)]
+    for name, result in zip(("0.jpg", "1.png"), results, strict=True):
+        [found] = predictor([(tmp_path / name).read_bytes()])
+        assert len(found) > 0
+        assert as_row(result) == as_row(ImageResult(found.size[1], found.size[0], found))

@@ -16,11 +16,12 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet5
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
 from maskrcnn.coco.rle import to_mask
-from maskrcnn.config import Heads, ModelConfig, PreprocessConfig, ThresholdConfig
+from maskrcnn.config import Heads, ModelConfig, ThresholdConfig
 from maskrcnn.errors import BundleError, ClusterError, InputError
 from maskrcnn.model.bundle import load_bundle, save_bundle
 from maskrcnn.model.network import build_network
-from maskrcnn.model.predictor import Detections, Predictor, bucket_shape, resized_shape
+from maskrcnn.model.predictor import Detections, Predictor
+from maskrcnn.model.shapes import bucket_shape
 from maskrcnn.model.weights import coco_categories
 from tests.live_network import (
     CATEGORIES,
@@ -140,20 +141,6 @@ def test_on_a_gpu_like_batch_only_rounding_depends_on_batch_mates(predictor: Pre
     buckets = {bucket_shape(height, width, PREPROCESS) for height, width in SIZES}
     assert len(shapes) == len(buckets) < len(SIZES)
     assert {shape[2:] for shape in shapes} == buckets
-
-
-def test_shapes_follow_from_the_image_alone() -> None:
-    for size, resized, bucket in [
-        ((100, 150), (64, 96), (64, 96)),
-        ((100, 151), (63, 96), (64, 96)),
-        ((1, 1), (64, 64), (64, 64)),
-        ((2, 3000), (1, 96), (32, 96)),
-        ((3000, 2), (96, 1), (96, 32)),
-        ((65, 64), (65, 64), (96, 64)),
-    ]:
-        assert resized_shape(*size, PREPROCESS) == resized
-        assert bucket_shape(*size, PREPROCESS) == bucket
-        assert bucket_shape(*size, PreprocessConfig(64, 96, pad_multiple_px=128)) == (128, 128)
 
 
 def test_results_are_sorted_clipped_and_named(predictor: Predictor) -> None:
