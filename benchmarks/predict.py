@@ -255,14 +255,14 @@ def main() -> int:
     if arguments.threads > len(os.sched_getaffinity(0)):
         parser.error(f"--threads must be at most the cores there are, got {arguments.threads}")
 
-    from maskrcnn.labelling import pipeline
+    from maskrcnn import cluster
 
     load_before = os.getloadavg()[0]
     torch.set_num_threads(arguments.threads)
     # Ray lets its workers give way to other processes; on a machine that is shared, only the job would then wait.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  spelled so by Ray
     # An actor's threads are its CPUs, and it takes all that a small Ray has.
-    pipeline.start_local_ray(num_cpus=arguments.threads)
+    cluster.start_local_ray(num_cpus=arguments.threads)
     with tempfile.TemporaryDirectory(prefix="predict-") as name:
         rounds: list[dict[str, Any]] = []
         for one in measure(arguments, Path(name)):

@@ -20,7 +20,7 @@ from maskrcnn.config import LabelConfig, check
 from maskrcnn.errors import OutputError
 from maskrcnn.images import BadImage, decode
 from maskrcnn.labelling.job import label_images
-from maskrcnn.labelling.progress import clock
+from maskrcnn.progress import clock
 from maskrcnn.report.plots import Mark, Tile, draw_contact_sheet
 from maskrcnn.synthetic import write_shelves
 

@@ -15,12 +15,12 @@ from torch import nn
 from maskrcnn.coco.annotations import load_coco, parse_coco
 from maskrcnn.coco.evaluate import Metrics, evaluate
 from maskrcnn.config import ModelConfig, Precision, PreprocessConfig, ThresholdConfig
-from maskrcnn.labelling.progress import clock
 from maskrcnn.model.bundle import Category, save_bundle
 from maskrcnn.model.coco_results import predict_dataset
 from maskrcnn.model.network import build_network
 from maskrcnn.model.precision import resolve_device
 from maskrcnn.model.predictor import Predictor
+from maskrcnn.progress import clock
 from maskrcnn.training.samples import CocoSamples, batch_keys, collate
 from maskrcnn.training.schedule import ScheduleConfig
 from maskrcnn.training.step import StepResult, TrainConfig, build_optimizer, prepare_network, train_step

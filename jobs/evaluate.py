@@ -14,9 +14,9 @@ from maskrcnn.coco.evaluate import CocoResults, evaluate, format_metrics, load_r
 from maskrcnn.config import check
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
 from maskrcnn.labelling.coco_results import load_table_results
-from maskrcnn.labelling.progress import Progress
 from maskrcnn.model.bundle import load_bundle
 from maskrcnn.model.coco_results import predict_dataset
+from maskrcnn.progress import Progress
 
 _Loaded = TypeVar("_Loaded")
 

@@ -10,7 +10,7 @@ from jobs.command import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from maskrcnn.config import LabelConfig, warn_if_unusual
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.job import DryRun, LabellingJob, RunReport
-from maskrcnn.labelling.progress import clock
+from maskrcnn.progress import clock
 
 
 @dataclass(frozen=True)

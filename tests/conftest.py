@@ -97,9 +97,9 @@ def local_ray(s3_endpoint: str) -> Iterator[None]:
     """One Ray for the whole session: starting one takes seconds."""
     import ray
 
-    from maskrcnn.labelling import pipeline
+    from maskrcnn import cluster
 
-    pipeline.start_local_ray(
+    cluster.start_local_ray(
         num_cpus=4,
         runtime_env={
             "env_vars": {"PYTHONPATH": str(PROJECT_ROOT)},

@@ -41,6 +41,7 @@ __all__ = [
     "to_bbox",
     "to_json",
     "to_mask",
+    "to_mask_columns",
 ]
 
 MAX_OUTLINE_PX = 4_000_000
@@ -180,6 +181,16 @@ def to_mask(rle: Rle) -> NDArray[np.uint8]:
     height, width = rle["size"]
     colours = (np.arange(len(runs)) % 2).astype(np.uint8)
     return np.repeat(colours, runs).reshape(width, height).T
+
+
+def to_mask_columns(rle: Rle, begin: int, end: int) -> NDArray[np.uint8]:
+    """Draw only the columns from ``begin`` up to ``end`` of an RLE: (height, end - begin) uint8 of 0 and 1."""
+    runs = check_rle(rle)
+    height = rle["size"][0]
+    ends = np.cumsum(runs).clip(begin * height, end * height)
+    seen = np.diff(ends, prepend=begin * height)
+    colours = (np.arange(len(runs)) % 2).astype(np.uint8)
+    return np.repeat(colours, seen).reshape(end - begin, height).T
 
 
 def area(rle: Rle) -> int:

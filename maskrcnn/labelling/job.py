@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 
-from maskrcnn import storage
+from maskrcnn import cluster, storage
 from maskrcnn.config import LabelConfig, ThresholdConfig
 from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, NotFoundError, OutputError, UnavailableError
 from maskrcnn.labelling import pipeline, protocol
-from maskrcnn.labelling.cluster import Pool, size_pool
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
 from maskrcnn.labelling.output import Output, PlanHeader, complete_name, num_rows_by_date
 from maskrcnn.labelling.plan import PartId, PlannedPart, plan_rows
-from maskrcnn.labelling.progress import Progress
+from maskrcnn.labelling.pool import Pool, size_pool
 from maskrcnn.labelling.record import Tally, build_record
 from maskrcnn.model.bundle import Bundle, load_bundle
+from maskrcnn.progress import Progress
 
 ROWS_PER_PART_GPU = 2048
 ROWS_PER_PART_CPU = 256
@@ -166,16 +166,16 @@ class LabellingJob:
     def _wants_gpu(self) -> bool:
         if self._config.device != "auto":
             return self._config.device == "cuda"
-        if not pipeline.is_on_cluster():
+        if not cluster.is_on_cluster():
             return torch.cuda.is_available()
-        pipeline.connect()
-        return any(node.get("GPU", 0) for node in [*pipeline.nodes(), pipeline.growth()])
+        cluster.connect()
+        return any(node.get("GPU", 0) for node in [*cluster.nodes(), cluster.growth()])
 
     def _connect(self, num_parts: int) -> Pool:
-        pipeline.connect()
+        cluster.connect()
         self._pool = size_pool(
-            pipeline.nodes(),
-            pipeline.growth(),
+            cluster.nodes(),
+            cluster.growth(),
             wants_gpu=self._wants_gpu(),
             num_actors=self._config.num_actors,
             num_parts=num_parts,

@@ -11,10 +11,10 @@ from importlib import metadata
 from typing import Any
 
 from maskrcnn.config import LabelConfig
-from maskrcnn.labelling.cluster import Pool
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.output import complete_name
 from maskrcnn.labelling.plan import PartId
+from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.protocol import Reconciled
 
 STAGES = ("read", "decode", "predict", "put")

@@ -1,14 +1,13 @@
-"""From a COCO file to batches: which samples come when, what is on them, and how they are put together.
+"""From a COCO file to what the network learns from: images with boxes, labels, mask grids and ignored areas.
 
-The order of samples is one endless stream, a fresh permutation every epoch, and a pure function of the seed. A step
-takes the next samples of the stream, wherever in an epoch that is, so a count of samples says where a training stands.
+Annotations stay in the arrays of the file, which loader workers share; what a sample adds is made when it is asked for
+and forgotten afterwards.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,83 +15,140 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from maskrcnn import images, storage
-from maskrcnn.coco import rle
+from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset, safe_join
+from maskrcnn.coco.packed import NONE
+from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import AnnotationError
-from maskrcnn.training.transforms import AugmentConfig, Purpose, Sample, SampleKey, augment, random_generator
+from maskrcnn.images import BadImage
+from maskrcnn.model.decode import decode_image
+from maskrcnn.training.mask_grids import GRID_SIDE, draw_grid, draw_union, nearest_indices, read_patch
+from maskrcnn.training.transforms import (
+    AugmentConfig,
+    Patch,
+    Purpose,
+    SampleKey,
+    View,
+    draw_view,
+    flip_boxes,
+    look_at_image,
+    random_generator,
+)
+
+_UNKEYED = SampleKey(0, 0)
 
 
-def epoch_indices(seed: int, epoch: int, num_samples: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
-    """Give the samples that one worker sees in an epoch, in order.
+@dataclass(frozen=True)
+class Sample:
+    """An image and what is on it; boxes, labels, grids, frames and annotation ids are equally long."""
 
-    All workers together see every sample once; their shares differ by one sample at most.
-    """
-    return _permutation(seed, epoch, num_samples)[rank::world_size]
+    image: Tensor
+    """(3, H, W) uint8 RGB, to be resized to ``size``."""
+    size: tuple[int, int]
+    """(h, w) in the network, before padding, px: the px that everything below is in."""
+    boxes: Tensor
+    """(N, 4) float32, XYXY."""
+    labels: Tensor
+    """(N,) int64, the network's class indices, 1 or more."""
+    grids: Tensor
+    """(N, GRID_SIDE, GRID_SIDE) uint8, from ``mask_grids.draw_grid``."""
+    frames: Tensor
+    """(N, 4) float32, the grids' frames."""
+    ignored: Tensor | None = None
+    """(H', W') bool, in px of any size of the same image: where nothing is learnt, since a crowd is there."""
+    key: SampleKey = _UNKEYED
+    image_id: int = 0
+    annotation_ids: tuple[int, ...] = ()
+    num_left_out: int = 0
+    """Instances whose mask turned out to be empty."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.boxes), len(self.labels), len(self.grids), len(self.frames)}
+        if len(lengths) != 1 or self.boxes.shape[1:] != (4,) or self.grids.shape[1:] != (GRID_SIDE, GRID_SIDE):
+            shapes = {name: tuple(getattr(self, name).shape) for name in ("boxes", "labels", "grids", "frames")}
+            raise ValueError(f"a sample's parts must fit together, got {shapes} for image {self.image_id}")
 
 
-def batch_keys(first_sample: int, batch_size: int, *, seed: int, num_samples: int) -> list[SampleKey]:
-    """Give the samples of one batch of the stream, which runs from epoch to epoch without a seam.
+@dataclass(frozen=True)
+class DatasetCounts:
+    """What a training set holds, for people: what is learnt from, and what is left out and why."""
 
-    Args:
-        first_sample: samples of the stream that were consumed before.
-        batch_size: samples to give.
-        seed: of the training.
-        num_samples: in an epoch.
-    """
-    epochs_and_places = (divmod(position, num_samples) for position in range(first_sample, first_sample + batch_size))
-    return [SampleKey(epoch, int(_permutation(seed, epoch, num_samples)[place])) for epoch, place in epochs_and_places]
-
-
-@functools.lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
-    order = random_generator(seed, Purpose.ORDER, SampleKey(epoch, 0)).permutation(num_samples)
-    order.setflags(write=False)
-    return order
+    num_images: int
+    num_negatives: int
+    num_crowds: int
+    instances_by_category: dict[str, int]
+    left_out: dict[str, int]
+    first_left_out: dict[str, str] = field(default_factory=dict)
+    """For each reason, the first annotation as messages name it."""
 
 
 class CocoSamples(Dataset[Sample]):
-    """The images of a COCO file with their instances, augmented by key.
+    """The images of a COCO file with their instances, each looked at as its key says.
 
-    Crowds, annotations without a mask and boxes without an inside are left out and counted in ``num_left_out``; masks
-    that turn out to be empty are left out when they are drawn, and counted in the sample.
+    Annotations without a mask and boxes without an inside are left out and counted in ``counts``; masks that turn out
+    to be empty are left out when they are drawn, and counted in the sample.
 
     Args:
         coco: the annotations.
         images_uri: the folder that its file names are relative to.
-        config: how samples are augmented.
+        preprocess: sizes, EXIF policy and decode scale.
+        augment: how far views wander.
         seed: of the training.
-        apply_exif: turn images upright before anything else; the file's sizes must be those.
-        max_cache_bytes: decoded images are kept where all of them fit in this.
+        crowds_are_ignored: crowds are areas where nothing is learnt; else they are as if they were not there.
+        read: gives the bytes of a URI.
     """
 
     def __init__(
         self,
         coco: CocoDataset,
         images_uri: str,
-        config: AugmentConfig,
+        preprocess: PreprocessConfig,
+        augment: AugmentConfig,
         *,
         seed: int = 0,
-        apply_exif: bool = True,
-        max_cache_bytes: int = 2**29,
+        crowds_are_ignored: bool = True,
+        read: Callable[[str], bytes] = storage.read_bytes,
     ) -> None:
-        self._coco, self._images_uri, self._config, self._seed = coco, images_uri, config, seed
-        self._apply_exif = apply_exif
-        self._is_caching = 3 * int((coco.heights * coco.widths).sum()) <= max_cache_bytes
-        self._cache: dict[int, Tensor] = {}
+        self._coco, self._images_uri, self._preprocess, self._augment = coco, images_uri, preprocess, augment
+        self._seed, self._crowds_are_ignored, self._read = seed, crowds_are_ignored, read
         self._boxes = _boxes_within_images(coco)
-        has_mask = np.array([coco.has_segmentation(index) for index in range(coco.num_annotations)], bool)
+        has_mask = coco.segmentations.kinds != NONE
         # A missing box is NaN, hence not degenerate: it is taken from the mask.
         is_degenerate = (self._boxes[:, 2:] <= self._boxes[:, :2]).any(axis=1)
         self._is_usable = has_mask & ~coco.iscrowd & ~is_degenerate
-        self.num_left_out = {
-            "crowd": int(coco.iscrowd.sum()),
-            "no mask": int((~coco.iscrowd & ~has_mask).sum()),
-            "degenerate box": int((~coco.iscrowd & has_mask & is_degenerate).sum()),
-        }
+        self._is_crowd = coco.iscrowd & has_mask
+        self.counts = _count(
+            coco,
+            self._is_usable,
+            {"no mask": ~coco.iscrowd & ~has_mask, "degenerate box": ~coco.iscrowd & has_mask & is_degenerate},
+        )
 
     def __len__(self) -> int:
         return self._coco.num_images
+
+    def is_negative(self) -> NDArray[np.bool_]:
+        """Say of every image, (N,), whether it has no instance to learn from."""
+        usable = np.bincount(self._coco.image_indices[self._is_usable], minlength=self._coco.num_images)
+        is_negative: NDArray[np.bool_] = usable == 0
+        return is_negative
+
+    def view_of(self, key: SampleKey) -> View:
+        """Draw how an image is looked at in an epoch; reads no image."""
+        index = key.sample_index
+        rng = random_generator(self._seed, Purpose.AUGMENT, key)
+        height, width = int(self._coco.heights[index]), int(self._coco.widths[index])
+        return draw_view(height, width, self._preprocess, self._augment, rng)
+
+    def describe(self, key: SampleKey) -> str:
+        """Name a sample's image and annotations, for messages."""
+        coco, index = self._coco, key.sample_index
+        ids = [str(coco.annotation_ids[each]) for each in coco.annotations_of(index) if self._is_usable[each]]
+        shown = ", ".join(ids[:20]) + (f" and {len(ids) - 20} more" if len(ids) > 20 else "")
+        return f"image {coco.image_ids[index]} ({coco.file_names[index]}; annotations {shown or 'none'})"
+
+    def image_id(self, key: SampleKey) -> int:
+        """Give the COCO id of a sample's image."""
+        return int(self._coco.image_ids[key.sample_index])
 
     def __getitem__(self, key: SampleKey) -> Sample:
         """Give an image as it looks in an epoch, with its target.
@@ -101,51 +157,86 @@ class CocoSamples(Dataset[Sample]):
             AnnotationError: when the image cannot be decoded, or is not of the size that the file says.
             StorageError: when it cannot be read.
         """
-        sample = self._target(self._image(key.sample_index), key)
-        return augment(sample, self._config, random_generator(self._seed, Purpose.AUGMENT, key))
-
-    def _image(self, index: int) -> Tensor:
-        if index in self._cache:
-            return self._cache[index]
-        coco = self._coco
-        uri = safe_join(self._images_uri, coco.file_names[index])
-        pixels = images.decode(storage.read_bytes(uri), apply_exif=self._apply_exif)
-        thing = f"image {coco.image_ids[index]}"
-        if isinstance(pixels, images.BadImage):
-            raise AnnotationError(thing, f"must be a sound image file: {pixels.reason}", uri)
+        coco, index, view = self._coco, key.sample_index, self.view_of(key)
         height, width = int(coco.heights[index]), int(coco.widths[index])
-        if pixels.shape[:2] != (height, width):
-            rule = f"must be {width} x {height} px as annotated, got {pixels.shape[1]} x {pixels.shape[0]}"
-            raise AnnotationError(thing, rule, uri)
-        image = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
-        if self._is_caching:
-            self._cache[index] = image
-        return image
-
-    def _target(self, image: Tensor, key: SampleKey) -> Sample:
-        coco = self._coco
-        boxes: list[NDArray[np.float64]] = []
-        masks: list[NDArray[np.bool_]] = []
-        category_ids: list[int] = []
-        usable = [index for index in coco.annotations_of(key.sample_index) if self._is_usable[index]]
-        for index in usable:
-            instance_rle = coco.rle(index)
-            left, top, width, height = rle.to_bbox(instance_rle)
-            if width == 0:
-                continue
-            box = self._boxes[index]
-            boxes.append(np.array([left, top, left + width, top + height]) if np.isnan(box).any() else box)
-            masks.append(rle.to_mask(instance_rle).astype(bool))
-            category_ids.append(int(coco.category_ids[index]))
+        image = self._image(index, view)
+        target = _Target(view, height, width)
+        for each in coco.annotations_of(index):
+            if self._is_usable[each]:
+                target.add(read_patch(coco.rle(each)), self._boxes[each], int(coco.category_ids[each]), each)
+        crowds = [coco.rle(each) for each in coco.annotations_of(index) if self._is_crowd[each]]
+        ignored = draw_union(crowds, height, width) if self._crowds_are_ignored else None
         return Sample(
             image=image,
-            boxes=torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4),
-            labels=torch.from_numpy(coco.categories.labels_of(category_ids)),
-            masks=torch.from_numpy(np.array(masks, bool).reshape(-1, *image.shape[1:])),
+            size=view.size,
+            boxes=torch.tensor(np.array(target.boxes), dtype=torch.float32).reshape(-1, 4),
+            labels=torch.from_numpy(coco.categories.labels_of(target.category_ids)),
+            grids=torch.from_numpy(np.array(target.grids, np.uint8).reshape(-1, GRID_SIDE, GRID_SIDE)),
+            frames=torch.tensor(target.frames, dtype=torch.float32).reshape(-1, 4),
+            ignored=None if ignored is None else torch.from_numpy(_seen(ignored, view)),
             key=key,
-            image_id=int(coco.image_ids[key.sample_index]),
-            num_left_out=len(usable) - len(boxes),
+            image_id=int(coco.image_ids[index]),
+            annotation_ids=tuple(int(coco.annotation_ids[each]) for each in target.indices),
+            num_left_out=target.num_left_out,
         )
+
+    def _image(self, index: int, view: View) -> Tensor:
+        coco = self._coco
+        uri = safe_join(self._images_uri, coco.file_names[index])
+        decoded = decode_image(self._read(uri), self._preprocess)
+        thing = f"image {coco.image_ids[index]}"
+        if isinstance(decoded, BadImage):
+            raise AnnotationError(thing, f"must be a sound image file: {decoded.reason}", uri)
+        height, width = int(coco.heights[index]), int(coco.widths[index])
+        if decoded.size != (height, width):
+            rule = f"must be {width} x {height} px as annotated, got {decoded.size[1]} x {decoded.size[0]}"
+            raise AnnotationError(thing, rule, uri)
+        return look_at_image(decoded.pixels, view, decoded.size)
+
+
+class _Target:
+    """Collects what an image's view shows of its instances."""
+
+    def __init__(self, view: View, height: int, width: int) -> None:
+        self._view, self._width = view, width
+        left, top, right, bottom = view.window
+        self._is_cut = view.window != (0, 0, width, height)
+        self._rows = nearest_indices(bottom - top, view.size[0])
+        self._columns = nearest_indices(right - left, view.size[1])
+        across, down = view.size[1] / (right - left), view.size[0] / (bottom - top)
+        self._ratios = np.array([across, down, across, down])
+        self.boxes: list[NDArray[np.float64]] = []
+        self.category_ids: list[int] = []
+        self.grids: list[NDArray[np.uint8]] = []
+        self.frames: list[tuple[float, float, float, float]] = []
+        self.indices: list[int] = []
+        self.num_left_out = 0
+
+    def add(self, patch: Patch, box: NDArray[np.float64], category_id: int, index: int) -> None:
+        """Add an instance, unless nothing of it is seen."""
+        if patch.mask.size == 0:
+            self.num_left_out += 1
+            return
+        if self._view.is_flipped:
+            patch, box = patch.flipped(self._width), flip_boxes(box[None], self._width)[0]
+        if self._is_cut:
+            patch = patch.cut(self._view.window)
+            if patch.mask.size == 0:
+                return
+        # What is cut off must not count: only the mask knows where the rest ends.
+        seen = np.array(patch.box, np.float64) if self._is_cut or np.isnan(box).any() else box
+        grid, frame = draw_grid(patch, self._rows, self._columns)
+        self.boxes.append(seen * self._ratios)
+        self.category_ids.append(category_id)
+        self.grids.append(grid)
+        self.frames.append(frame)
+        self.indices.append(index)
+
+
+def _seen(area: NDArray[np.bool_], view: View) -> NDArray[np.bool_]:
+    left, top, right, bottom = view.window
+    flipped = area[:, ::-1] if view.is_flipped else area
+    return np.ascontiguousarray(flipped[top:bottom, left:right])
 
 
 def _boxes_within_images(coco: CocoDataset) -> NDArray[np.float64]:
@@ -161,33 +252,23 @@ def _boxes_within_images(coco: CocoDataset) -> NDArray[np.float64]:
     return np.stack(edges, axis=1)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one forward pass sees: as many images as targets, of any sizes."""
-
-    images: tuple[Tensor, ...]
-    """Each (3, H, W) uint8 RGB."""
-    targets: tuple[dict[str, Tensor], ...]
-    """Each with ``boxes``, ``labels`` and ``masks``, as in ``Sample``."""
-    keys: tuple[SampleKey, ...]
-    image_ids: tuple[int, ...]
-    num_left_out: int
-
-    def to(self, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        """Give torchvision's arguments on a device: images float32 in [0, 1], and targets."""
-        images = [image.to(device, non_blocking=True).float() / 255 for image in self.images]
-        targets = [
-            {name: tensor.to(device, non_blocking=True) for name, tensor in target.items()} for target in self.targets
-        ]
-        return images, targets
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples together; images keep their own sizes."""
-    return Batch(
-        images=tuple(sample.image for sample in samples),
-        targets=tuple({"boxes": s.boxes, "labels": s.labels, "masks": s.masks} for s in samples),
-        keys=tuple(sample.key for sample in samples),
-        image_ids=tuple(sample.image_id for sample in samples),
-        num_left_out=sum(sample.num_left_out for sample in samples),
+def _count(coco: CocoDataset, is_usable: NDArray[np.bool_], left_out: dict[str, NDArray[np.bool_]]) -> DatasetCounts:
+    with_instances = len(np.unique(coco.image_indices[is_usable]))
+    labels, numbers = np.unique(coco.category_ids[is_usable], return_counts=True)
+    by_id = dict(zip(labels.tolist(), numbers.tolist(), strict=True))
+    names = zip(coco.categories.ids, coco.categories.names, strict=True)
+    return DatasetCounts(
+        num_images=coco.num_images,
+        num_negatives=coco.num_images - with_instances,
+        num_crowds=int(coco.iscrowd.sum()),
+        instances_by_category={name: by_id.get(category_id, 0) for category_id, name in names},
+        left_out={reason: int(which.sum()) for reason, which in left_out.items() if which.any()},
+        first_left_out={
+            reason: coco.describe(int(which.argmax())) for reason, which in left_out.items() if which.any()
+        },
     )
+
+
+def keep_samples(samples: list[Sample]) -> list[Sample]:
+    """Collate nothing: images keep their own sizes until they are on the device."""
+    return samples

@@ -1,213 +1,254 @@
-"""One optimizer update: forward, losses, backward, clip, check, update. Knows nothing of loops, ranks or files."""
+"""One optimizer update: micro-batches forward and backward, gradients over all ranks, clip, check, update.
+
+Knows nothing of loops, files or Ray. The host never waits for the device in here but where an image's candidates are
+counted: what a step did is read afterwards, and whether its update may happen is decided on the device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
 
-from maskrcnn.config import Precision, check, check_choice, warn_if_unusual
-from maskrcnn.errors import NonFiniteError
-from maskrcnn.model.precision import uses_bf16, variant_of
-from maskrcnn.training.samples import Batch
-from maskrcnn.training.schedule import ScheduleConfig, learning_rate_at
-from maskrcnn.training.transforms import AugmentConfig, Purpose, SampleKey, random_generator
+from maskrcnn.config import PreprocessConfig
+from maskrcnn.errors import ClusterError
+from maskrcnn.training.gradients import GradientBuckets
+from maskrcnn.training.losses import COUNT_NAMES, LOSS_NAMES, LossSums, Target, compute_losses
+from maskrcnn.training.network import KeyedSampler
+from maskrcnn.training.optimizer import MovingAverage, build_optimizer
+from maskrcnn.training.recipe import TrainConfig
+from maskrcnn.training.samples import Sample
+from maskrcnn.training.schedule import learning_rate_at
 
-OptimizerName = Literal["sgd", "adamw"]
-
-_ROI_MODULES = ("box_head", "box_predictor", "mask_head", "mask_predictor")
-_USUAL_LEARNING_RATES = {"sgd": (0.001, 0.01), "adamw": (0.0001, 0.001)}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a network is trained, whatever it looks like and wherever it runs."""
-
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optimizer: OptimizerName = "sgd"
-    """SGD with momentum for fine-tuning, AdamW for short trainings from scratch."""
-    momentum: float = 0.9
-    """Of SGD."""
-    weight_decay: float = 1e-4
-    """None on norms and biases."""
-    batch_size: int = 2
-    """Images in a forward pass of one worker."""
-    grad_accum_steps: int = 1
-    """Forward passes of one worker for an optimizer update."""
-    max_grad_norm: float = 10.0
-    """Longer gradients are shortened to this before the update."""
-    rois_per_image: int = 512
-    """Proposals that the heads learn from; a quarter of them on instances where there are enough."""
-    proposals_per_image: int = 2000
-    """The best proposals, among which RoIs are chosen; fewer are nearer to instances, hence harder to tell apart."""
-    anchors_per_image: int = 256
-    """Anchors that the proposal network learns from; half of them on instances where there are enough."""
-    precision: Precision = "auto"
-    """bf16 computes in half the bits where that is safe; auto takes it on CUDA devices that have it."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("optimizer", self.optimizer, ("sgd", "adamw"))
-        check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
-        check(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
-        check(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
-        check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        check(self.grad_accum_steps >= 1, "grad_accum_steps", self.grad_accum_steps, "1 or more")
-        check(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
-        check(self.rois_per_image >= 4, "rois_per_image", self.rois_per_image, "4 or more")
-        is_enough = self.proposals_per_image >= self.rois_per_image
-        check(is_enough, "proposals_per_image", self.proposals_per_image, "at least --rois-per-image")
-        check(self.anchors_per_image >= 2, "anchors_per_image", self.anchors_per_image, "2 or more")
-        check(self.seed >= 0, "seed", self.seed, "0 or more")
-        low, high = _USUAL_LEARNING_RATES[self.optimizer]
-        rate = self.schedule.learning_rate
-        warn_if_unusual(low <= rate <= high, "learning_rate", rate, f"{low:g} to {high:g} with {self.optimizer}")
-        warn_if_unusual(self.batch_size <= 8, "batch_size", self.batch_size, "1 to 8")
+_OUT_OF_MEMORY = len(LOSS_NAMES)
+_NUM_SIGNALS = len(LOSS_NAMES) + 1
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one update did."""
+    """What one update did, over all ranks."""
 
+    step: int
     losses: dict[str, float]
-    """torchvision's five losses by name, averaged over the images of the step."""
+    """torchvision's five losses by name, means over the global batch."""
     grad_norm: float
     """Before it was clipped."""
     learning_rate: float
-    num_images: int
+    nonfinite_places: tuple[int, ...]
+    """Places in the global batch of the images whose losses are not finite."""
+    is_out_of_memory: bool
+    """Some rank's memory did not hold its micro-batch: nothing was learnt, nor is until ``Learner.halve``."""
+    notices: tuple[float, ...]
+    """The sums over the ranks of what each passed as ``notices``."""
 
     @property
     def loss(self) -> float:
         """The sum that was minimised."""
         return sum(self.losses.values())
 
-
-class KeyedSampler:
-    """Chooses the anchors or RoIs to learn from, as torchvision's sampler does, but by each image's own generator.
-
-    Neither batch mates nor the number of workers then change what an image teaches.
-
-    Source: torchvision, ``models/detection/_utils.py``, ``BalancedPositiveNegativeSampler``.
-    """
-
-    def __init__(self, num_per_image: int, positive_fraction: float, seed: int, purpose: Purpose) -> None:
-        self.keys: Sequence[SampleKey] = ()
-        self._num_per_image = num_per_image
-        self._max_positive = int(num_per_image * positive_fraction)
-        self._seed, self._purpose = seed, purpose
-
-    def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Choose among candidates.
-
-        Args:
-            matched_idxs: for each image (num_candidates,) int64: 1 or more on an instance, 0 on background, -1 on
-                neither.
-
-        Returns:
-            For each image, (num_candidates,) uint8 that mark the chosen on instances, and on background.
-        """
-        chosen: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for key, matched in zip(self.keys, matched_idxs, strict=True):
-            rng = random_generator(self._seed, self._purpose, key)
-            positive = _choose(matched >= 1, self._max_positive, rng)
-            negative = _choose(matched == 0, self._num_per_image - int(positive.sum()), rng)
-            chosen[0].append(positive)
-            chosen[1].append(negative)
-        return chosen
+    @property
+    def is_finite(self) -> bool:
+        """Say whether losses and gradient were finite; if not, the weights are as they were before."""
+        return not self.nonfinite_places and abs(self.grad_norm) < float("inf")
 
 
-def _choose(is_candidate: Tensor, at_most: int, rng: np.random.Generator) -> Tensor:
-    candidates = torch.where(is_candidate)[0]
-    places = rng.choice(len(candidates), min(at_most, len(candidates)), replace=False, shuffle=False)
-    marked = torch.zeros_like(is_candidate, dtype=torch.uint8)
-    marked[candidates[torch.from_numpy(places).to(candidates.device)]] = 1
-    return marked
+class PendingStep:
+    """A step that may still be running on the device."""
+
+    def __init__(self, step: int, learning_rate: float, values: Tensor, num_places: int) -> None:
+        self._step, self._learning_rate, self._num_places = step, learning_rate, num_places
+        self._event: Any = None
+        self._values = values
+        if values.is_cuda:
+            self._values = torch.empty(values.shape, pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+    def read(self) -> StepResult:
+        """Wait for the step and say what it did."""
+        if self._event is not None:
+            self._event.synchronize()
+        losses, rest = self._values[: len(LOSS_NAMES)].tolist(), self._values[len(LOSS_NAMES) :].tolist()
+        out_of_memory, *rest = rest
+        flags, notices, grad_norm = rest[: self._num_places], rest[self._num_places : -1], rest[-1]
+        return StepResult(
+            step=self._step,
+            losses=dict(zip(LOSS_NAMES, losses, strict=True)),
+            grad_norm=grad_norm,
+            learning_rate=self._learning_rate,
+            nonfinite_places=tuple(place for place, flag in enumerate(flags) if flag),
+            is_out_of_memory=out_of_memory > 0,
+            notices=tuple(notices),
+        )
 
 
-def prepare_network(network: Any, config: TrainConfig) -> Any:
-    """Set up a torchvision Mask R-CNN for ``train_step``, on the device where it is.
-
-    Returns:
-        A network that shares its weights and buffers, with keyed samplers, and bf16 inside modules where the config
-        says so. Boxes and losses are float32 either way. The original is left as it was, for saving and predicting.
-    """
-    is_bf16 = uses_bf16(config.precision, next(network.parameters()).device)
-    rpn = variant_of(network.rpn, ("head",) if is_bf16 else ())
-    rpn.fg_bg_sampler = KeyedSampler(config.anchors_per_image, 0.5, config.seed, Purpose.ANCHORS)
-    rpn._post_nms_top_n = {**rpn._post_nms_top_n, "training": config.proposals_per_image}
-    roi_heads = variant_of(network.roi_heads, _ROI_MODULES if is_bf16 else ())
-    roi_heads.fg_bg_sampler = KeyedSampler(config.rois_per_image, 0.25, config.seed, Purpose.ROIS)
-    prepared = variant_of(network, ("backbone",) if is_bf16 else ())
-    prepared.rpn, prepared.roi_heads = rpn, roi_heads
-    return prepared
+LossHook = Callable[[int, Sequence[Sample], Tensor], Tensor]
+"""Called with the step, a micro-batch and its sums (5, B) before the backward pass; gives the sums to go on with."""
 
 
-def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build the optimizer of a network's trainable parameters; norms and biases are not decayed."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    learning_rate = config.schedule.learning_rate
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, learning_rate, fused=True)
-    return torch.optim.SGD(groups, learning_rate, momentum=config.momentum, fused=True)
-
-
-def train_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Sequence[Batch],
-    step: int,
-    config: TrainConfig,
-) -> StepResult:
-    """Update the weights once.
+class Learner:
+    """A network that learns: its optimizer, its gradients over all ranks, and its moving average.
 
     Args:
-        network: from ``prepare_network``, or a wrapper that holds that as ``module``.
-        optimizer: of its parameters; its learning rate is set from the schedule.
-        batches: one for each forward pass, on the CPU; each counts by its images.
-        step: counted from 0.
+        network: from ``prepare_network``, on its device.
+        preprocess: mean and std of the images.
         config: of the training.
-
-    Raises:
-        NonFiniteError: when a loss or the gradient is NaN or infinite; the weights are left as they were.
+        group: the ranks that learn together; None for a single process.
+        on_losses: sees, and may change, every micro-batch's losses.
     """
-    network.train()
-    learning_rate = learning_rate_at(step, config.schedule)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.zero_grad()
-    num_images = sum(len(batch.images) for batch in batches)
-    losses: dict[str, Tensor] = {}
-    for batch in batches:
-        for name, loss in _backward(network, batch, len(batch.images) / num_images).items():
-            losses[name] = losses[name] + loss if name in losses else loss
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    grad_norm = nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
-    # One copy from the device for all of them.
-    values = torch.stack([*losses.values(), grad_norm]).tolist()
-    if not np.isfinite(values).all():
-        image_ids = tuple(image_id for batch in batches for image_id in batch.image_ids)
-        raise NonFiniteError(step, image_ids, dict(zip([*losses, "gradient"], values, strict=True)))
-    optimizer.step()
-    return StepResult(dict(zip(losses, values, strict=False)), values[-1], learning_rate, num_images)
 
+    def __init__(
+        self,
+        network: Any,
+        preprocess: PreprocessConfig,
+        config: TrainConfig,
+        *,
+        group: dist.ProcessGroup | None = None,
+        on_losses: LossHook | None = None,
+    ) -> None:
+        self.network, self.config = network, config
+        self.optimizer = build_optimizer(network, config)
+        self.average = MovingAverage(network, config.ema_decay) if config.ema_decay is not None else None
+        self.micro_batch_size = config.micro_batch_size
+        self._group, self._on_losses = group, on_losses
+        self._device = next(network.parameters()).device
+        self._buckets = GradientBuckets([p for p in network.parameters() if p.requires_grad], group)
+        self._mean = torch.tensor(preprocess.mean, device=self._device)[:, None, None]
+        self._std = torch.tensor(preprocess.std, device=self._device)[:, None, None]
+        self._is_halted = torch.zeros((), dtype=torch.bool, device=self._device)
 
-def _backward(network: nn.Module, batch: Batch, share: float) -> dict[str, Tensor]:
-    """Add a batch's share of the gradient, and give its share of the losses."""
-    bare: Any = getattr(network, "module", network)
-    for sampler in (bare.rpn.fg_bg_sampler, bare.roi_heads.fg_bg_sampler):
-        if not isinstance(sampler, KeyedSampler):
-            raise TypeError("train_step takes the network that prepare_network returns")
-        sampler.keys = batch.keys
-    images, targets = batch.to(next(network.parameters()).device)
-    losses = {name: loss * share for name, loss in network(images, targets).items()}
-    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-    return {name: loss.detach() for name, loss in losses.items()}
+    def step(
+        self,
+        samples: Sequence[Sample],
+        step: int,
+        shape: tuple[int, int],
+        *,
+        first_place: int = 0,
+        num_places: int | None = None,
+        notices: Sequence[float] = (),
+    ) -> PendingStep:
+        """Update the weights once, together with all ranks.
+
+        Nothing is updated when a loss or the gradient is not finite, or when a rank is out of memory.
+
+        Args:
+            samples: this rank's share of the global batch; may be empty.
+            step: counted from 0.
+            shape: (height, width) that every image of the global batch is padded to, px.
+            first_place: of this share in the global batch.
+            num_places: images in the global batch; None: this share is all of it.
+            notices: numbers to sum over the ranks on the way; as many on each.
+        """
+        num_places = len(samples) if num_places is None else num_places
+        self.network.train()
+        self._buckets.zero()
+        signals = torch.zeros(_NUM_SIGNALS + num_places + len(notices), device=self._device)
+        if notices:
+            signals[-len(notices) :] = torch.tensor(list(notices), device=self._device)
+        is_out_of_memory = self._accumulate(samples, step, shape, signals[: _NUM_SIGNALS + num_places], first_place)
+        if is_out_of_memory:
+            # Only here, where the error and what its traceback kept are gone, can their memory be had again.
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            signals[: len(LOSS_NAMES)] = 0
+            signals[_OUT_OF_MEMORY] = 1
+        self._buckets.finish(signals)
+        learning_rate = learning_rate_at(step, self.config.schedule)
+        grad_norm = self._update(signals, num_places, learning_rate)
+        return PendingStep(step, learning_rate, torch.cat([signals, grad_norm[None]]), num_places)
+
+    def halve(self) -> None:
+        """Go on with micro-batches of half the size, after a step that was out of memory.
+
+        Raises:
+            ClusterError: when micro-batches are single images already.
+        """
+        if self.micro_batch_size == 1:
+            rule = "must hold one image of a micro-batch, and does not"
+            remedy = "use a smaller --min-size and --max-size, or a smaller --backbone"
+            raise ClusterError(f"memory of {self._device}", rule, remedy=remedy)
+        self.micro_batch_size //= 2
+        self._is_halted.zero_()
+
+    def _accumulate(
+        self, samples: Sequence[Sample], step: int, shape: tuple[int, int], signals: Tensor, first_place: int
+    ) -> bool:
+        """Add up the gradients of this rank's micro-batches; say whether its memory did not hold them."""
+        size = self.micro_batch_size
+        batches = [samples[begin : begin + size] for begin in range(0, len(samples), size)]
+        counts = torch.zeros(len(COUNT_NAMES), device=self._device)
+        forward: LossSums | None = None
+        is_out_of_memory = False
+        try:
+            for batch in batches:
+                # Denominators are of the global batch: with several micro-batches, all are counted before any is learnt
+                # from, at the cost of a forward pass without the heads.
+                with torch.set_grad_enabled(len(batches) == 1):
+                    forward = self._forward(batch, shape, counts_only=len(batches) > 1)
+                counts += forward.counts
+        except torch.OutOfMemoryError:
+            is_out_of_memory = True
+        if self._group is not None:
+            dist.all_reduce(counts, group=self._group)
+        if is_out_of_memory:
+            return True
+        try:
+            place = _NUM_SIGNALS + first_place
+            for number, batch in enumerate(batches):
+                if forward is None or len(batches) > 1:
+                    forward = self._forward(batch, shape)
+                if number == len(batches) - 1:
+                    self._buckets.arm()
+                self._backward(forward, batch, step, counts, signals, place)
+                place += len(batch)
+                forward = None
+        except torch.OutOfMemoryError:
+            return True
+        return False
+
+    def _forward(self, batch: Sequence[Sample], shape: tuple[int, int], *, counts_only: bool = False) -> LossSums:
+        for sampler in (self.network.rpn.fg_bg_sampler, self.network.roi_heads.fg_bg_sampler):
+            if isinstance(sampler, KeyedSampler):
+                sampler.keys = [sample.key for sample in batch]
+        images = torch.zeros(len(batch), 3, *shape, device=self._device)
+        for slot, sample in zip(images, batch, strict=True):
+            pixels = sample.image.to(self._device, non_blocking=True).float() / 255
+            normal = (pixels - self._mean) / self._std
+            height, width = sample.size
+            slot[:, :height, :width] = F.interpolate(normal[None], sample.size, mode="bilinear", align_corners=False)[0]
+        if self._device.type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+        targets = [Target.of(sample, self._device) for sample in batch]
+        return compute_losses(self.network, images, targets, counts_only=counts_only)
+
+    def _backward(
+        self, forward: LossSums, batch: Sequence[Sample], step: int, counts: Tensor, signals: Tensor, place: int
+    ) -> None:
+        if self._on_losses is not None:
+            forward = LossSums(self._on_losses(step, batch, forward.sums), forward.counts)
+        losses = forward.total(counts)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        signals[: len(LOSS_NAMES)] += losses.detach()
+        signals[place : place + len(batch)] = (~forward.sums.detach().isfinite().all(0)).float()
+
+    def _update(self, signals: Tensor, num_places: int, learning_rate: float) -> Tensor:
+        """Clip and update, unless the signals or the gradient say otherwise; give the gradient's norm before."""
+        norm = self._buckets.norm()
+        flags = signals[_NUM_SIGNALS : _NUM_SIGNALS + num_places]
+        self._is_halted |= signals[_OUT_OF_MEMORY] > 0
+        must_skip = (~norm.isfinite() | (flags > 0).any() | self._is_halted).float()
+        self._buckets.scale((self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        # The fused optimizers look at this on the device, as they do for torch's gradient scaler.
+        self.optimizer.found_inf = must_skip  # type: ignore[attr-defined]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(1 - must_skip)
+        return norm

@@ -93,7 +93,7 @@ def test_a_second_run_reads_no_image_and_starts_nothing(
     def no_ray(*_: object) -> None:
         raise AssertionError("Ray is not needed to find that nothing is left")
 
-    monkeypatch.setattr("maskrcnn.labelling.pipeline.connect", no_ray)
+    monkeypatch.setattr("maskrcnn.cluster.connect", no_ray)
     monkeypatch.setattr("maskrcnn.storage.read_object", no_ray)
     second = label_images(config(tiny_bundle, f"{bucket}/in", f"{bucket}/out", rows_per_part=2, device="cpu"))
     assert second.record["images"] == {"listed": 5, "planned": 0, "labelled": 0, "ok": 0, "failed": 0}

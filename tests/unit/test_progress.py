@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from maskrcnn.labelling import progress
-from maskrcnn.labelling.progress import Progress, clock, progress_line
+from maskrcnn import progress
+from maskrcnn.progress import Progress, clock, progress_line
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.4, "59s"), (185, "3m05s"), (7620, "2h07m")])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from maskrcnn.errors import ClusterError
-from maskrcnn.labelling.cluster import Pool, size_pool
+from maskrcnn.labelling.pool import Pool, size_pool
 
 LAPTOP = [{"CPU": 2.0}]
 GPU_NODES = [{"CPU": 8.0}, {"CPU": 16.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 4.0}]

@@ -1,0 +1,99 @@
+"""The Ray that a job runs on: joining it, starting one on this machine alone, and what it has. Knows no job."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray._private.ray_constants
+
+from maskrcnn.errors import ClusterError
+
+OBJECT_STORE_BYTES = 256 << 20
+"""Of a local Ray: only keys, summaries and annotations pass through it."""
+LOCAL_RAY_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # loopback only; and a token left by another tool would turn it on
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the workers beside them
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: listen on loopback only
+}
+
+
+def is_on_cluster() -> bool:
+    """Say whether the job runs on a cluster that was there before it."""
+    return bool(ray.is_initialized() or os.environ.get("RAY_ADDRESS"))
+
+
+def connect() -> None:
+    """Join the cluster of RAY_ADDRESS, else start Ray on this machine alone.
+
+    Raises:
+        ClusterError: when it cannot be reached or started.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(logging_level=logging.WARNING)
+        else:
+            start_local_ray()
+    except (ConnectionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ClusterError("Ray", f"could not be reached or started: {reason}", address or "this machine") from error
+
+
+def start_local_ray(**options: Any) -> None:
+    """Start Ray on this machine alone: quietly, without a dashboard, and reachable from nowhere else."""
+    for name, value in LOCAL_RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Read once when Ray is imported; without it, Ray listens on every interface, whatever address it is given.
+    ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
+    # What Ray Data reports is plumbing to whoever runs a job on one machine; a lost task is told above, in one line.
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+    with _without_native_chatter():
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+
+
+@contextmanager
+def _without_native_chatter() -> Iterator[None]:
+    """Keep what Ray's native code prints at its start off the terminal; its failures are exceptions as well."""
+    terminal = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
+def nodes() -> list[dict[str, float]]:
+    """Give the CPU and GPU of every node that is up."""
+    return [
+        node["Resources"]
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]
+
+
+def growth() -> dict[str, float]:
+    """Ask what the autoscaler may reach; empty where there is none."""
+    from ray._private.state import state
+
+    return dict(state.get_max_resources_from_cluster_config() or {})
