@@ -26,15 +26,20 @@ _RULE = re.compile(r"[─-]{5,}")
 """Between the sections of a box; drawn with hyphens where the terminal is not known to take UTF-8."""
 
 
-def run_command(arguments_class: type[_Arguments], command: Callable[[_Arguments], int], name: str) -> NoReturn:
-    """Parse the command line, run, and exit.
+def run_command(
+    arguments_class: type[_Arguments],
+    command: Callable[[_Arguments], int],
+    name: str,
+    default: Callable[[list[str]], _Arguments] | None = None,
+) -> NoReturn:
+    """Parse the command line, run, and exit; ``default`` gives from the words what holds where they say nothing.
 
     Exit codes: 0 done; 1 ran, and something is not as it should be; 2 the input is wrong, told in one line.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     warnings.showwarning = _show_warning
-    arguments = _parse(arguments_class, name)
     try:
+        arguments = _parse(arguments_class, name, default)
         sys.exit(command(arguments))
     except InputError as error:
         _fail(name, str(error), WRONG_INPUT)
@@ -46,12 +51,16 @@ def run_command(arguments_class: type[_Arguments], command: Callable[[_Arguments
         _fail(name, "interrupted; the same command goes on where this one stopped", 130)
 
 
-def _parse(arguments_class: type[_Arguments], name: str) -> _Arguments:
+def _parse(
+    arguments_class: type[_Arguments], name: str, default: Callable[[list[str]], _Arguments] | None
+) -> _Arguments:
     """Parse, with the library's box of an error folded into one line."""
     complaint = io.StringIO()
+    options = {"default": default(sys.argv[1:])} if default is not None else {}
 
     def parse() -> _Arguments:
-        return tyro.cli(arguments_class, prog=f"python -m jobs.{name}", config=(tyro.conf.OmitArgPrefixes,))
+        config = (tyro.conf.OmitArgPrefixes,)
+        return tyro.cli(arguments_class, prog=f"python -m jobs.{name}", config=config, **options)
 
     if {"-h", "--help"} & set(sys.argv[1:]):
         parse()

@@ -7,6 +7,7 @@
     │   ├── OutputError         an output that cannot take this job's results
     │   └── ClusterError        too few resources to run
     ├── NonFiniteError          training gave NaN or infinity
+    ├── TrainingFailedError     workers were lost too often
     └── StorageError            a read or a write that failed
         ├── NotFoundError
         ├── AccessError         denied, read-only, not signed in
@@ -77,25 +78,37 @@ class ClusterError(InputError):
 
 
 class NonFiniteError(MaskrcnnError):
-    """A training step whose losses or gradients are not finite; the weights are those of the step before.
+    """A training that had to skip too many steps, since losses or gradients were not finite.
 
     Args:
-        step: counted from 0.
-        image_ids: the images of the step.
-        losses: by name, with ``gradient`` for the gradient's norm.
+        skipped: for each such step its number, its losses, and its images with their annotations.
     """
 
-    def __init__(self, step: int, image_ids: tuple[int, ...], losses: dict[str, float]) -> None:
-        super().__init__(step, image_ids, losses)
-        self.step, self.image_ids, self.losses = step, image_ids, losses
+    def __init__(self, skipped: tuple[str, ...]) -> None:
+        super().__init__(skipped)
+        self.skipped = skipped
 
     def __str__(self) -> str:
-        named = ", ".join(f"{name} {value:g}" for name, value in self.losses.items())
-        images = ", ".join(map(str, self.image_ids))
         return (
-            f"step {self.step} must give finite losses and gradients, got {named}, on images {images}; "
+            f"{len(self.skipped)} steps must give finite losses and gradients, and did not: {'; '.join(self.skipped)}; "
             "lower --learning-rate, or look at the annotations of these images"
         )
+
+
+class TrainingFailedError(MaskrcnnError):
+    """A training whose workers were lost more often than --max-failures allows.
+
+    Args:
+        reasons: what each lost worker said.
+    """
+
+    def __init__(self, reasons: str) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+    def __str__(self) -> str:
+        rule = "workers must not be lost more often than --max-failures allows"
+        return f"{rule}: {self.reasons}; the same command with --resume goes on"
 
 
 class StorageError(MaskrcnnError):

@@ -12,6 +12,57 @@ BAR_EVERY_S = 0.2
 BAR_WIDTH = 28
 
 
+class LiveLine:
+    """A line that moves in a terminal, and is written again every minute elsewhere.
+
+    Args:
+        stream: where to write.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_terminal = stream.isatty()
+        self._begin = time.monotonic()
+        self._next_s = 0.0 if self._is_terminal else LINE_EVERY_S
+        self._shown = ""
+
+    def is_due(self) -> bool:
+        """Say whether it is time to show something, and count it as shown."""
+        elapsed_s = time.monotonic() - self._begin
+        if elapsed_s < self._next_s:
+            return False
+        self._next_s = elapsed_s + (BAR_EVERY_S if self._is_terminal else LINE_EVERY_S)
+        return True
+
+    def show(self, line: str, *, is_last: bool = False) -> None:
+        """Show the state, if it is time to, or if it is the last one."""
+        if line != self._shown and (self.is_due() or is_last):
+            self._shown = line
+            self._write(line)
+
+    def say(self, text: str) -> None:
+        """Write a line for good, above the one that moves."""
+        if self._is_terminal and self._shown:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{'':<{width}}\r{text}", file=self._stream, flush=True)
+            self._write(self._shown)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """End the line that moves."""
+        if self._is_terminal and self._shown:
+            print(file=self._stream, flush=True)
+            self._shown = ""
+
+    def _write(self, line: str) -> None:
+        if not self._is_terminal:
+            print(line, file=self._stream, flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{line[:width]:<{width}}", end="", file=self._stream, flush=True)
+
+
 class Progress:
     """Counts images against a total.
 
@@ -24,31 +75,21 @@ class Progress:
     def __init__(self, num_images: int, label: str, stream: TextIO | None = None) -> None:
         self._num_images = num_images
         self._label = label
-        self._stream = stream if stream is not None else sys.stdout
-        self._is_terminal = self._stream.isatty()
         self._begin = time.monotonic()
-        self._next_s = 0.0 if self._is_terminal else LINE_EVERY_S
+        self._live = LiveLine(stream if stream is not None else sys.stdout)
 
     def update(self, num_done: int, num_failed: int) -> None:
         """Show the state, if it is time to."""
-        elapsed_s = time.monotonic() - self._begin
-        if elapsed_s >= self._next_s:
-            self._next_s = elapsed_s + (BAR_EVERY_S if self._is_terminal else LINE_EVERY_S)
-            self._show(progress_line(self._label, num_done, num_failed, self._num_images, elapsed_s))
+        self._live.show(self._line(num_done, num_failed))
 
     def finish(self, num_done: int, num_failed: int) -> None:
         """Show the last state, for good."""
-        elapsed_s = time.monotonic() - self._begin
-        self._show(progress_line(self._label, num_done, num_failed, self._num_images, elapsed_s))
-        if self._is_terminal:
-            print(file=self._stream, flush=True)
+        self._live.show(self._line(num_done, num_failed), is_last=True)
+        self._live.close()
 
-    def _show(self, line: str) -> None:
-        if not self._is_terminal:
-            print(line, file=self._stream, flush=True)
-            return
-        width = shutil.get_terminal_size().columns - 1
-        print(f"\r{line[:width]:<{width}}", end="", file=self._stream, flush=True)
+    def _line(self, num_done: int, num_failed: int) -> str:
+        elapsed_s = time.monotonic() - self._begin
+        return progress_line(self._label, num_done, num_failed, self._num_images, elapsed_s)
 
 
 def progress_line(label: str, num_done: int, num_failed: int, num_images: int, elapsed_s: float) -> str:

@@ -58,6 +58,20 @@ class CocoResults:
         return rle.from_segmentation(segmentation, *size, thing=thing, place=self.place)
 
 
+def merge_results(parts: Sequence[CocoResults]) -> CocoResults:
+    """Put the predictions of several workers together; all or none of them have boxes, and masks."""
+    boxes = [part.bboxes for part in parts if part.bboxes is not None]
+    masks = [part.segmentations for part in parts if part.segmentations is not None]
+    return CocoResults(
+        place=parts[0].place,
+        image_ids=np.concatenate([part.image_ids for part in parts]),
+        category_ids=np.concatenate([part.category_ids for part in parts]),
+        scores=np.concatenate([part.scores for part in parts]),
+        bboxes=np.concatenate(boxes) if boxes else None,
+        segmentations=[mask for each in masks for mask in each] if masks else None,
+    )
+
+
 def load_results(uri: str) -> CocoResults:
     """Read a COCO results file.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ def predict_dataset(
     dataset: CocoDataset,
     images_uri: str,
     *,
+    indices: Sequence[int] | None = None,
     batch_size: int = 2,
     with_masks: bool = True,
     on_progress: Callable[[int], None] = lambda num_done: None,
@@ -32,6 +33,7 @@ def predict_dataset(
         predictor: its category ids are the dataset's.
         dataset: the annotations.
         images_uri: the folder that the dataset's file names are relative to.
+        indices: of the images to predict; None: all.
         batch_size: images a forward.
         with_masks: without, there are only boxes.
         on_progress: called now and then with the number of images done.
@@ -42,16 +44,17 @@ def predict_dataset(
     image_ids: list[int] = []
     found: dict[str, list[Any]] = {"category_ids": [], "scores": [], "bboxes": []}
     segmentations: list[Any] = []
-    for begin in range(0, dataset.num_images, batch_size):
-        indices = range(begin, min(begin + batch_size, dataset.num_images))
-        images = [_load_image(predictor, dataset, index, images_uri) for index in indices]
-        for index, detections in zip(indices, predictor(images, with_masks=with_masks), strict=True):
+    chosen = range(dataset.num_images) if indices is None else indices
+    for begin in range(0, len(chosen), batch_size):
+        batch = chosen[begin : begin + batch_size]
+        images = [_load_image(predictor, dataset, index, images_uri) for index in batch]
+        for index, detections in zip(batch, predictor(images, with_masks=with_masks), strict=True):
             image_ids += [int(dataset.image_ids[index])] * len(detections)
             found["category_ids"].append(detections.category_ids.numpy())
             found["scores"].append(detections.scores.numpy())
             found["bboxes"].append(box_convert(detections.boxes, "xyxy", "xywh").numpy())
             segmentations += detections.rles
-        on_progress(indices.stop)
+        on_progress(begin + len(batch))
     return CocoResults(
         place="the bundle's predictions",
         image_ids=np.array(image_ids, np.int64),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ObjectMeta",
     "PutAnswer",
+    "delete",
     "exists",
     "is_local",
     "join",
@@ -138,6 +139,15 @@ def put_if_absent(uri: str, body: bytes) -> PutAnswer:
         AccessError: when the store refuses.
     """
     return _store(uri).put_if_absent(uri, body)
+
+
+def delete(uri: str) -> None:
+    """Delete an object; one that is gone already is no error. Labelling never does: only old checkpoints go.
+
+    Raises:
+        AccessError, UnavailableError: as the store answers.
+    """
+    _store(uri).delete(uri)
 
 
 def exists(uri: str) -> bool:

@@ -7,7 +7,7 @@ import os
 import stat as stat_module
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
@@ -79,6 +79,15 @@ class LocalStore:
                 return _link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
             finally:
                 os.close(descriptor)
+
+    def delete(self, uri: str) -> None:
+        """Delete a file, and its folder once that is empty: an object store has no empty folders either."""
+        path = _path(uri)
+        with _named_errors(uri):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            with suppress(OSError):
+                os.rmdir(os.path.dirname(path))
 
     def exists(self, uri: str) -> bool:
         """Say whether a file is there."""

@@ -10,7 +10,7 @@ import os
 import re
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -122,6 +122,11 @@ class ObjectStore:
             logger.warning("lost the answer to a put: %s", error)
             return PutAnswer.UNKNOWN
         return PutAnswer.CREATED
+
+    def delete(self, uri: str) -> None:
+        """DELETE an object."""
+        with suppress(NotFoundError), _named_errors(uri):
+            obstore.delete(self._writes, self._key(uri))
 
     def exists(self, uri: str) -> bool:
         """HEAD an object."""

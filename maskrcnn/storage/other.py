@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -67,6 +67,11 @@ class FsspecStore:
             return PutAnswer.EXISTS
         self.put(uri, body)
         return PutAnswer.CREATED
+
+    def delete(self, uri: str) -> None:
+        """Delete an object."""
+        with suppress(NotFoundError), _named_errors(uri):
+            self._fs.rm_file(uri)
 
     def exists(self, uri: str) -> bool:
         """Say whether an object is there."""

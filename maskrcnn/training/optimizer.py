@@ -59,6 +59,12 @@ class MovingAverage:
         self.num_updates = torch.zeros((), device=self.weights[0].device)
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew with the weights as they are."""
+        torch._foreach_copy_(self.weights, self._followed)
+        self.num_updates.zero_()
+
+    @torch.no_grad()
     def update(self, share: Tensor) -> None:
         """Follow one step; ``share`` is 1, or 0 for a step that was skipped."""
         self.num_updates += share

@@ -7,13 +7,14 @@ training goes on where it stood on any other number. Within an epoch every image
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.transforms import Purpose, SampleKey, random_generator
 
 NUM_ASPECT_GROUPS = 8
@@ -41,6 +42,7 @@ class StepOrder:
 
     Attributes:
         groups: (N,) for each image the group that it shares batches with; all 0 for no grouping.
+        indices: (N,) which samples of the data set these images are; None: all, in order.
         global_batch_size: images a step; the last step of an epoch has what is left.
         seed: of the training.
     """
@@ -48,6 +50,7 @@ class StepOrder:
     groups: NDArray[np.int64]
     global_batch_size: int
     seed: int
+    indices: NDArray[np.int64] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -57,13 +60,30 @@ class StepOrder:
     def keys_of(self, step: int) -> list[SampleKey]:
         """Give the samples of a step, counted from 0 over all epochs."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        batches = _epoch_batches(self, epoch)
-        return [SampleKey(epoch, index) for index in batches[place].tolist()]
+        chosen = _epoch_batches(self, epoch)[place]
+        samples = chosen if self.indices is None else self.indices[chosen]
+        return [SampleKey(epoch, index) for index in samples.tolist()]
 
     def samples_before(self, step: int) -> int:
         """Count the samples that are consumed when a step begins."""
         epoch, place = divmod(step, self.steps_per_epoch)
         return epoch * len(self.groups) + min(place * self.global_batch_size, len(self.groups))
+
+
+def build_order(
+    heights: NDArray[np.int64], widths: NDArray[np.int64], indices: NDArray[np.int64], config: TrainConfig
+) -> StepOrder:
+    """Build the order of a training.
+
+    Args:
+        heights, widths: (N,) of all images of the data set, px.
+        indices: of the images that are learnt from.
+        config: of the training. Square crops waste no padding, so that they are not grouped.
+    """
+    groups = aspect_groups(heights[indices], widths[indices])
+    if config.augment.crop_size_px:
+        groups = np.zeros_like(groups)
+    return StepOrder(groups, config.global_batch_size, config.seed, indices)
 
 
 @functools.lru_cache(maxsize=4)
@@ -97,7 +117,7 @@ def share_of_rank(num_items: int, rank: int, world_size: int) -> slice:
     return slice(begin, begin + size + (rank < num_longer))
 
 
-class ShareSampler(Sampler[Sequence[SampleKey]]):
+class ShareSampler(Sampler[list[SampleKey]]):
     """One rank's samples, step after step: the batch sampler of its loader.
 
     Args:
@@ -112,7 +132,7 @@ class ShareSampler(Sampler[Sequence[SampleKey]]):
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __iter__(self) -> Iterator[Sequence[SampleKey]]:
+    def __iter__(self) -> Iterator[list[SampleKey]]:
         for step in self._steps:
             keys = self._order.keys_of(step)
             yield keys[share_of_rank(len(keys), self._rank, self._world_size)]

@@ -6,8 +6,10 @@ and forgotten afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from maskrcnn.errors import AnnotationError
 from maskrcnn.images import BadImage
 from maskrcnn.model.decode import decode_image
 from maskrcnn.training.mask_grids import GRID_SIDE, draw_grid, draw_union, nearest_indices, read_patch
+from maskrcnn.training.recipe import Negatives
 from maskrcnn.training.transforms import (
     AugmentConfig,
     Patch,
@@ -67,6 +70,12 @@ class Sample:
         if len(lengths) != 1 or self.boxes.shape[1:] != (4,) or self.grids.shape[1:] != (GRID_SIDE, GRID_SIDE):
             shapes = {name: tuple(getattr(self, name).shape) for name in ("boxes", "labels", "grids", "frames")}
             raise ValueError(f"a sample's parts must fit together, got {shapes} for image {self.image_id}")
+
+    def pin_memory(self) -> Sample:
+        """Copy into page-locked memory, from which a GPU copies without waiting; torch's loader calls this."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        pinned: dict[str, Any] = {n: each.pin_memory() for n, each in values.items() if isinstance(each, Tensor)}
+        return replace(self, **pinned)
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,23 @@ class CocoSamples(Dataset[Sample]):
         rng = random_generator(self._seed, Purpose.AUGMENT, key)
         height, width = int(self._coco.heights[index]), int(self._coco.widths[index])
         return draw_view(height, width, self._preprocess, self._augment, rng)
+
+    def padded_shape(self, keys: Sequence[SampleKey]) -> tuple[int, int]:
+        """Give the (height, width) that every image of a global batch is padded to, px.
+
+        It depends on the whole batch, and not on how ranks and micro-batches share it, since padding changes features.
+        """
+        multiple, crop = self._preprocess.pad_multiple_px, self._augment.crop_size_px
+        if crop:
+            return crop, crop
+        sizes = [self.view_of(key).size for key in keys]
+        height, width = (math.ceil(max(sides) / multiple) * multiple for sides in zip(*sizes, strict=True))
+        return height, width
+
+    def learnt_indices(self, negatives: Negatives) -> NDArray[np.int64]:
+        """Give the images that are learnt from, ascending."""
+        everything = np.arange(len(self))
+        return everything if negatives == "keep" else everything[~self.is_negative()]
 
     def describe(self, key: SampleKey) -> str:
         """Name a sample's image and annotations, for messages."""

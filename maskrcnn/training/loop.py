@@ -1,0 +1,70 @@
+"""The training loop, as every worker of a Ray Train group runs it: resume, validate if due, save if due, learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from maskrcnn.errors import InputError, NonFiniteError
+from maskrcnn.training.settings import Place, RunSettings
+from maskrcnn.training.worker import WorkerRun
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What a worker needs on Ray."""
+
+    run: RunSettings
+    train_ref: Any
+    """Ray's reference to the annotations: one copy a machine."""
+    val_ref: Any
+    board: Any
+    """The actor that the driver watches."""
+    uses_gpu: bool
+    num_threads: int
+
+
+def train_worker(worker_config: dict[str, Any]) -> None:
+    """Train, as one worker of a group.
+
+    What is done once in a while stands before the step, and the loop comes round once more after the last one.
+    """
+    settings: LoopSettings = worker_config["settings"]
+    failure = ray.get(settings.board.failure.remote())
+    if failure is not None:  # what another attempt will not mend
+        raise failure
+    try:
+        run = _build_run(settings)
+        run.resume()
+        while True:
+            run.validate_if_due()
+            run.save_if_due()
+            if run.is_done:
+                break
+            run.learn()
+        state = run.finish()
+    except (InputError, NonFiniteError) as error:
+        ray.get(settings.board.fail.remote(error))
+        raise
+    ray.get(settings.board.finish.remote(state))
+
+
+def _build_run(settings: LoopSettings) -> WorkerRun:
+    context, board = ray.train.get_context(), settings.board
+    torch.set_num_threads(settings.num_threads)
+    place = Place(
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+        device=ray.train.torch.get_device() if settings.uses_gpu else torch.device("cpu"),
+        say=lambda text: board.say.remote(text),
+        show=lambda glance: board.show.remote(glance),
+        mark=lambda step: ray.train.report({"step": step}),
+        is_preempted=lambda: ray.train.get_preemption_info() is not None,
+    )
+    val = None if settings.val_ref is None else ray.get(settings.val_ref)
+    return WorkerRun(settings.run, place, ray.get(settings.train_ref), val)
