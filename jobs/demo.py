@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from jobs.command import DONE, NOT_AS_IT_SHOULD_BE, run_command
-from jobs.demo_training import build_train_config, fastest_precision, score, train
 from jobs.predict import describe_run
 from maskrcnn import read_predictions
+from maskrcnn.coco.evaluate import format_metrics
 from maskrcnn.config import LabelConfig, check
 from maskrcnn.errors import OutputError
 from maskrcnn.images import BadImage, decode
 from maskrcnn.labelling.job import label_images
+from maskrcnn.model.precision import fastest_precision
 from maskrcnn.progress import clock
 from maskrcnn.report.plots import Mark, Tile, draw_contact_sheet
 from maskrcnn.synthetic import write_shelves
+from maskrcnn.training.arguments import TrainArguments, with_preset
+from maskrcnn.training.job import TrainingJob
+from maskrcnn.training.metrics import read_metrics
 
 MARKER = ".maskrcnn-demo"
 """A file that says whose folder this is, since the demo replaces what it left there before."""
-LEFTOVERS = ("train", "unseen", "bundle", "predictions")
+LEFTOVERS = ("train", "unseen", "training", "bundle", "predictions")
 SHEET_NAME = "contact-sheet.png"
 NUM_SCORED = 40
 NUM_TILES = 12
@@ -58,7 +63,6 @@ def demo(arguments: DemoArguments) -> int:
         arguments.num_images >= 2 * len(BREAKAGES), "num_images", arguments.num_images, f"{2 * len(BREAKAGES)} or more"
     )
     num_images, precision = arguments.num_images, fastest_precision()
-    train_config = build_train_config(arguments.seed, arguments.num_steps, precision)
     folder = empty_folder(Path(arguments.output))
     unseen, bundle, predictions = folder / "unseen", folder / "bundle", folder / "predictions"
 
@@ -66,13 +70,25 @@ def demo(arguments: DemoArguments) -> int:
     train_annotations = write_shelves(folder / "train", num_images, seed=2 * arguments.seed)
     unseen_annotations = write_shelves(unseen, num_images, seed=2 * arguments.seed + 1)
 
-    tell(2, "training Mask R-CNN on a ResNet-18 from scratch")
-    train(train_annotations, bundle, train_config)
-
     num_scored = min(NUM_SCORED, num_images)
-    tell(3, f"scoring on {num_scored} unseen images")
-    for name, row in score(unseen_annotations, bundle, num_scored, precision).items():
-        print(f"{name}  AP {row['AP']:.3f}  AP50 {row['AP50']:.3f}  AP75 {row['AP75']:.3f}")
+    tell(2, f"training Mask R-CNN on a ResNet-18 from scratch, and validating on {num_scored} unseen images")
+    validation_annotations = write_first_images(unseen_annotations, num_scored)
+    training = TrainArguments(
+        images=str(train_annotations.parent / "images"),
+        annotations=str(train_annotations),
+        output=str(folder / "training"),
+        val_images=str(unseen / "images"),
+        val_annotations=str(validation_annotations),
+        validate_epochs=0,
+        keep_checkpoints=1,
+        seed=arguments.seed,
+        precision=precision,
+    )
+    training = replace(with_preset(training, "demo"), max_steps=arguments.num_steps)
+    shutil.copytree(TrainingJob(training).run().bundle_uri, bundle)
+
+    tell(3, f"what {num_scored} unseen images say of it")
+    print(format_metrics(read_metrics(str(folder / "training"))[-1]["validation"]))
 
     break_images(unseen / "images")
     tell(4, f"labelling {num_images} unseen images, {len(BREAKAGES)} of them broken meanwhile")
@@ -98,6 +114,7 @@ def demo(arguments: DemoArguments) -> int:
         f"\n{folder}/{SHEET_NAME}  labelled images, drawn\n"
         f"{folder}/predictions        the table, its plans and run records\n"
         f"{folder}/bundle             the model: python -m jobs.predict --bundle {bundle} --images ... --output ...\n"
+        f"{folder}/training           metrics, checkpoints\n"
         f"{folder}/train, unseen      the images with their COCO JSON\n"
         f"done in {clock(time.monotonic() - begin)}"
     )
@@ -125,6 +142,17 @@ def empty_folder(folder: Path) -> Path:
         shutil.rmtree(folder / name, ignore_errors=True)
     (folder / SHEET_NAME).unlink(missing_ok=True)
     return folder
+
+
+def write_first_images(annotations_path: Path, num_images: int) -> Path:
+    """Write the annotations of a COCO file's first images beside it."""
+    document = json.loads(annotations_path.read_bytes())
+    document["images"] = document["images"][:num_images]
+    chosen = {image["id"] for image in document["images"]}
+    document["annotations"] = [each for each in document["annotations"] if each["image_id"] in chosen]
+    path = annotations_path.with_name("validation.json")
+    path.write_text(json.dumps(document))
+    return path
 
 
 def break_images(folder: Path) -> None:

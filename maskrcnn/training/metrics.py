@@ -57,6 +57,11 @@ class MetricsLog:
         body = "".join(f"{line}\n" for line in self._lines).encode()
         self._last = self._thread.submit(self._write, body)
 
+    def wait(self) -> None:
+        """Wait until what was flushed is written."""
+        if self._last is not None:
+            self._last.result()
+
     def close(self) -> None:
         """Write everything, and wait for it."""
         self.flush()

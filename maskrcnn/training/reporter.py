@@ -109,6 +109,11 @@ class Reporter:
         self._log.add({"step": step, "epoch": step // self._steps_per_epoch, "validation": metrics})
         self._log.flush()
 
+    def flush(self) -> None:
+        """Write everything so far, and wait for it: a checkpoint must not know more steps than the metrics."""
+        self._log.flush()
+        self._log.wait()
+
     def close(self) -> None:
         """Write everything."""
         self._log.close()

@@ -237,7 +237,8 @@ class WorkerRun:
         if self._state.step != step:
             return
         self._asked[_SAVE], self._saved_step = False, step
-        if self._place.rank == 0:
+        if self._reporter is not None:
+            self._reporter.flush()
             state = replace(self._state, seconds=self._clock.total_s())
             self._writer.write(state, checkpoint.training_tensors(self._learner, self._network))
             if is_preempted:

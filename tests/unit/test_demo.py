@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from jobs.demo import BREAKAGES, MARKER, DemoArguments, break_images, demo, empty_folder
-from jobs.demo_training import fastest_precision
 from maskrcnn.errors import InputError, OutputError
 from maskrcnn.images import BadImage, decode
+from maskrcnn.model.precision import fastest_precision
 from maskrcnn.synthetic import write_shelves
 
 
