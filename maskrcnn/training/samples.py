@@ -6,6 +6,7 @@ and forgotten afterwards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -183,11 +184,14 @@ class CocoSamples(Dataset[Sample]):
     def _image(self, index: int, view: View) -> Tensor:
         coco = self._coco
         uri = safe_join(self._images_uri, coco.file_names[index])
-        decoded = decode_image(self._read(uri), self._preprocess)
+        height, width = int(coco.heights[index]), int(coco.widths[index])
+        left, top, right, bottom = view.window
+        # Of the whole image, as if nothing were cut off: a view may be larger than images are without augmentation.
+        resized = (math.ceil(view.size[0] * height / (bottom - top)), math.ceil(view.size[1] * width / (right - left)))
+        decoded = decode_image(self._read(uri), self._preprocess, resized=resized)
         thing = f"image {coco.image_ids[index]}"
         if isinstance(decoded, BadImage):
             raise AnnotationError(thing, f"must be a sound image file: {decoded.reason}", uri)
-        height, width = int(coco.heights[index]), int(coco.widths[index])
         if decoded.size != (height, width):
             rule = f"must be {width} x {height} px as annotated, got {decoded.size[1]} x {decoded.size[0]}"
             raise AnnotationError(thing, rule, uri)
