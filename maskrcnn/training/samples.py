@@ -37,6 +37,8 @@ from maskrcnn.training.transforms import (
 )
 
 _UNKEYED = SampleKey(0, 0)
+_MIN_SIDE_PX = 1 / 32
+"""A thinner box may have no inside left in float32, and its targets would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class CocoSamples(Dataset[Sample]):
         self._boxes = _boxes_within_images(coco)
         has_mask = coco.segmentations.kinds != NONE
         # A missing box is NaN, hence not degenerate: it is taken from the mask.
-        is_degenerate = (self._boxes[:, 2:] <= self._boxes[:, :2]).any(axis=1)
+        is_degenerate = (self._boxes[:, 2:] - self._boxes[:, :2] < _MIN_SIDE_PX).any(axis=1)
         self._is_usable = has_mask & ~coco.iscrowd & ~is_degenerate
         self._is_crowd = coco.iscrowd & has_mask
         self.counts = _count(
