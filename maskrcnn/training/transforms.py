@@ -212,6 +212,8 @@ def adjust_colors(image: Tensor, brightness: float, contrast: float, saturation:
     pixels = image.reshape(3, -1)
     mean = brightness * float(pixels.numpy().mean(axis=1) @ luma.double().numpy())
     adjusted = torch.empty_like(pixels)
-    for piece, into in zip(pixels.split(_PIXELS_AT_ONCE, 1), adjusted.split(_PIXELS_AT_ONCE, 1), strict=True):
-        into.copy_((matrix @ piece.float()).add_((1 - contrast) * mean).round_().clamp_(0, 255))
+    for begin in range(0, pixels.shape[1], _PIXELS_AT_ONCE):
+        piece = slice(begin, begin + _PIXELS_AT_ONCE)
+        colors = (matrix @ pixels[:, piece].float()).add_((1 - contrast) * mean)
+        adjusted[:, piece] = colors.round_().clamp_(0, 255)
     return adjusted.reshape(image.shape)
