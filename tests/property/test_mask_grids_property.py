@@ -83,6 +83,7 @@ def test_each_box_is_cut_from_its_own_mask(drawn: list[NDArray[np.uint8]], seed:
         torch.testing.assert_close(target, alone, rtol=0, atol=1e-5)
 
 
+@UNHURRIED
 @given(st.integers(1, 3000), st.integers(1, 3000))
 def test_px_are_taken_from_where_torch_takes_them(num_in: int, num_out: int) -> None:
     ramp = torch.arange(num_in, dtype=torch.float32)[None, None]
@@ -90,6 +91,7 @@ def test_px_are_taken_from_where_torch_takes_them(num_in: int, num_out: int) -> 
     assert nearest_indices(num_in, num_out).tolist() == expected.tolist()
 
 
+@UNHURRIED
 @given(st.integers(1, 12), st.integers(1, 12), SEEDS)
 def test_covered_shares_are_those_of_px_cut_into_sixteenths(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -105,6 +107,7 @@ def test_covered_shares_are_those_of_px_cut_into_sixteenths(height: int, width: 
     np.testing.assert_allclose(shares.numpy(), expected, atol=1e-6)
 
 
+@UNHURRIED
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4), SEEDS)
 def test_a_union_is_any_of_its_masks(height: int, width: int, count: int, seed: int) -> None:
     drawn = np.random.default_rng(seed).random((count, height, width)) < 0.3

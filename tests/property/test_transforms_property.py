@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -24,6 +24,7 @@ from maskrcnn.training.transforms import (
 )
 
 SIDES = st.integers(1, 12)
+UNHURRIED = settings(deadline=None)
 SEEDS = st.integers(0, 2**32)
 
 
@@ -72,6 +73,7 @@ def configs(draw: st.DrawFn) -> AugmentConfig:
     )
 
 
+@UNHURRIED
 @given(masks(), SEEDS)
 def test_flipping_twice_changes_nothing(mask: NDArray[np.uint8], seed: int) -> None:
     height, width = mask.shape
@@ -89,6 +91,7 @@ def test_flipping_twice_changes_nothing(mask: NDArray[np.uint8], seed: int) -> N
     assert np.array_equal(draw_patch(patch.flipped(width), height, width), mask[:, ::-1])
 
 
+@UNHURRIED
 @given(masks_with_windows())
 def test_a_cut_patch_is_the_cut_mask_and_tight(case: tuple[NDArray[np.uint8], tuple[int, int, int, int]]) -> None:
     mask, window = case
@@ -99,6 +102,7 @@ def test_a_cut_patch_is_the_cut_mask_and_tight(case: tuple[NDArray[np.uint8], tu
     assert cut.box == (tight_patch(expected).box if expected.any() else (0, 0, 0, 0))
 
 
+@UNHURRIED
 @given(masks_with_windows(), st.booleans(), SEEDS)
 def test_pixels_move_with_their_masks(
     case: tuple[NDArray[np.uint8], tuple[int, int, int, int]], is_flipped: bool, seed: int
@@ -114,6 +118,7 @@ def test_pixels_move_with_their_masks(
     assert np.array_equal(seen[0].numpy() > 0, draw_patch(moved, bottom - top, right - left) > 0)
 
 
+@UNHURRIED
 @given(st.integers(1, 5000), st.integers(1, 5000), configs(), st.integers(0, 1000))
 def test_a_view_is_a_pure_function_of_size_and_chance_within_its_bounds(
     height: int, width: int, config: AugmentConfig, seed: int
@@ -146,6 +151,7 @@ def test_a_view_is_a_pure_function_of_size_and_chance_within_its_bounds(
         assert view.size in {resized_shape(height, width, each) for each in fitting}
 
 
+@UNHURRIED
 @given(SIDES, SIDES, SEEDS, *[st.floats(0, 2)] * 3)
 def test_colours_are_those_of_one_step_after_the_other(
     height: int, width: int, seed: int, brightness: float, contrast: float, saturation: float
