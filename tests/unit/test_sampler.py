@@ -67,3 +67,9 @@ def test_a_rank_gets_its_shares_step_after_step_from_where_it_resumes() -> None:
     assert list(sampler) == expected
     assert list(sampler) == expected  # again, from the start
     assert list(ShareSampler(order, range(2, 3), rank=2, world_size=3)) == [[]]
+
+
+def test_images_meet_others_in_every_epoch() -> None:
+    order = _order(40)
+    met = [frozenset(key.sample_index for key in order.keys_of(step)) for step in range(20)]
+    assert len(set(met)) == 20
