@@ -30,6 +30,7 @@ type: setup
 bench: setup
 	$(BIN)/python benchmarks/annotations.py --small
 	$(BIN)/python benchmarks/masks.py --small
+	$(BIN)/python benchmarks/loader.py --small --scale both
 	$(BIN)/python benchmarks/predict.py --small
 	$(BIN)/python benchmarks/plan.py --small
 

@@ -34,11 +34,17 @@ LIMIT_S = 60.0
 LIMIT_BYTES = 3 << 29
 
 
-def write_file(path: Path, num_images: int, num_annotations: int) -> None:
-    """Write a COCO file as the published ones are written: compact, keys in COCO's order, two decimals."""
+def write_file(path: Path, num_images: int, num_annotations: int, sides_px: tuple[int, int] = (400, 640)) -> None:
+    """Write a COCO file as the published ones are written: compact, keys in COCO's order, two decimals.
+
+    Args:
+        path: of the file.
+        num_images, num_annotations: in it.
+        sides_px: the least and the most of an image's height and width.
+    """
     encode = json.JSONEncoder(separators=(",", ":")).encode
     rng = np.random.default_rng(1)
-    sizes = rng.integers(400, 641, (num_images, 2)).tolist()
+    sizes = rng.integers(sides_px[0], sides_px[1] + 1, (num_images, 2)).tolist()
     category_ids = np.sort(rng.choice(np.arange(1, 100), NUM_CATEGORIES, replace=False)).tolist()
     with open(path, "w") as file:
         file.write('{"info": {"description": "generated"}, "licenses": [], "images": [')

@@ -55,6 +55,15 @@ def rss_bytes(pid: int | str = "self") -> int:
     return _status_bytes(pid, "VmRSS")
 
 
+def uss_bytes(pid: int | str = "self") -> int:
+    """Give the memory that a process shares with no other; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+
+
 def cpu_seconds(pid: int) -> float:
     """Give the processor time of a process, user and system, all threads; 0 when it is gone."""
     try:

@@ -29,13 +29,18 @@ class DecodedImage:
 
 
 def decode_image(
-    body: bytes, preprocess: PreprocessConfig, *, max_pixels: int = DEFAULT_MAX_PIXELS
+    body: bytes,
+    preprocess: PreprocessConfig,
+    *,
+    resized: tuple[int, int] | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> DecodedImage | BadImage:
     """Decode a file to an RGB tensor.
 
     Args:
         body: the whole file; its content decides the format.
         preprocess: says whether to turn the image upright, and how far a JPEG may be reduced.
+        resized: (height, width) that the whole image is resized to, px; none: as `preprocess` says.
         max_pixels: larger images, before any reduction, are bad.
 
     Returns:
@@ -44,7 +49,7 @@ def decode_image(
     header = images.read_header(body, apply_exif=preprocess.apply_exif, max_pixels=max_pixels)
     if isinstance(header, BadImage):
         return header
-    scale = _scale_of(header, preprocess)
+    scale = _scale_of(header, preprocess, resized)
     pixels = images.decode(body, apply_exif=preprocess.apply_exif, max_pixels=max_pixels, scale=scale)
     if isinstance(pixels, BadImage):
         return pixels
@@ -60,5 +65,5 @@ def decoded_bytes(header: ImageHeader, preprocess: PreprocessConfig) -> int:
     return 3 * math.ceil(header.height / scale) * math.ceil(header.width / scale)
 
 
-def _scale_of(header: ImageHeader, preprocess: PreprocessConfig) -> int:
-    return decode_scale_for(header.height, header.width, preprocess) if header.format == "JPEG" else 1
+def _scale_of(header: ImageHeader, preprocess: PreprocessConfig, resized: tuple[int, int] | None = None) -> int:
+    return decode_scale_for(header.height, header.width, preprocess, resized) if header.format == "JPEG" else 1

@@ -26,18 +26,21 @@ def bucket_shape(height: int, width: int, preprocess: PreprocessConfig) -> tuple
     return math.ceil(resized_height / multiple) * multiple, math.ceil(resized_width / multiple) * multiple
 
 
-def decode_scale_for(height: int, width: int, preprocess: PreprocessConfig) -> int:
+def decode_scale_for(
+    height: int, width: int, preprocess: PreprocessConfig, resized: tuple[int, int] | None = None
+) -> int:
     """Give the scale at which a JPEG is decoded, so that resizing never has to enlarge what decoding reduced.
 
     Args:
         height: of the whole image, px.
         width: of the whole image, px.
         preprocess: `decode_scale` is the most that is allowed.
+        resized: (height, width) that the whole image is resized to, px; none: as `preprocess` says.
 
     Returns:
         1, 2, 4 or 8: decode at 1/this.
     """
-    resized_height, resized_width = resized_shape(height, width, preprocess)
+    resized_height, resized_width = resized or resized_shape(height, width, preprocess)
     fitting = (
         scale
         for scale in DECODE_SCALES

@@ -39,6 +39,8 @@ from maskrcnn.training.transforms import (
 )
 
 _UNKEYED = SampleKey(0, 0)
+_MIN_SIDE_PX = 1 / 32
+"""A thinner box may have no inside left in float32, and its targets would be infinite."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class CocoSamples(Dataset[Sample]):
         self._boxes = _boxes_within_images(coco)
         has_mask = coco.segmentations.kinds != NONE
         # A missing box is NaN, hence not degenerate: it is taken from the mask.
-        is_degenerate = (self._boxes[:, 2:] <= self._boxes[:, :2]).any(axis=1)
+        is_degenerate = (self._boxes[:, 2:] - self._boxes[:, :2] < _MIN_SIDE_PX).any(axis=1)
         self._is_usable = has_mask & ~coco.iscrowd & ~is_degenerate
         self._is_crowd = coco.iscrowd & has_mask
         self.counts = _count(
@@ -209,11 +211,14 @@ class CocoSamples(Dataset[Sample]):
     def _image(self, index: int, view: View) -> Tensor:
         coco = self._coco
         uri = safe_join(self._images_uri, coco.file_names[index])
-        decoded = decode_image(self._read(uri), self._preprocess)
+        height, width = int(coco.heights[index]), int(coco.widths[index])
+        left, top, right, bottom = view.window
+        # Of the whole image, as if nothing were cut off: a view may be larger than images are without augmentation.
+        resized = (math.ceil(view.size[0] * height / (bottom - top)), math.ceil(view.size[1] * width / (right - left)))
+        decoded = decode_image(self._read(uri), self._preprocess, resized=resized)
         thing = f"image {coco.image_ids[index]}"
         if isinstance(decoded, BadImage):
             raise AnnotationError(thing, f"must be a sound image file: {decoded.reason}", uri)
-        height, width = int(coco.heights[index]), int(coco.widths[index])
         if decoded.size != (height, width):
             rule = f"must be {width} x {height} px as annotated, got {decoded.size[1]} x {decoded.size[0]}"
             raise AnnotationError(thing, rule, uri)

@@ -22,6 +22,7 @@ from maskrcnn.model.shapes import resized_shape
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: how much red, green and blue add to brightness
 _MIN_WINDOW_PX = 8
+_PIXELS_AT_ONCE = 1 << 16
 
 
 class Purpose(enum.IntEnum):
@@ -204,10 +205,15 @@ def adjust_colors(image: Tensor, brightness: float, contrast: float, saturation:
     Returns:
         (3, H, W) uint8 RGB, rounded and clipped once, at the end.
     """
-    colors = image.float() * brightness
-    luma = torch.tensor(_LUMA).view(3, 1, 1)
-    mean = (colors * luma).sum(0).mean()
-    colors = mean + contrast * (colors - mean)
-    grey = (colors * luma).sum(0, keepdim=True)
-    colors = grey + saturation * (colors - grey)
-    return colors.round().clamp(0, 255).to(torch.uint8)
+    # All three are affine, so they are one matrix and one offset; they go piece by piece, since whole images in float32
+    # tear holes into the heap, and make a loader's worker grow by hundreds of MiB.
+    luma = torch.tensor(_LUMA)
+    matrix = brightness * contrast * (saturation * torch.eye(3) + (1 - saturation) * luma.expand(3, 3))
+    pixels = image.reshape(3, -1)
+    mean = brightness * float(pixels.numpy().mean(axis=1) @ luma.double().numpy())
+    adjusted = torch.empty_like(pixels)
+    for begin in range(0, pixels.shape[1], _PIXELS_AT_ONCE):
+        piece = slice(begin, begin + _PIXELS_AT_ONCE)
+        colors = (matrix @ pixels[:, piece].float()).add_((1 - contrast) * mean)
+        adjusted[:, piece] = colors.round_().clamp_(0, 255)
+    return adjusted.reshape(image.shape)

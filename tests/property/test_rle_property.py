@@ -39,6 +39,16 @@ def test_masks_survive_the_round_trip_and_agree_with_pycocotools(mask: NDArray[n
 
 
 @UNHURRIED
+@given(masks(), st.data())
+def test_some_columns_are_a_slice_of_all(mask: NDArray[np.uint8], data: st.DataObject) -> None:
+    begin = data.draw(st.integers(0, mask.shape[1]))
+    end = data.draw(st.integers(begin, mask.shape[1]))
+    columns = rle.to_mask_columns(rle.from_mask(mask), begin, end)
+    assert columns.dtype == np.uint8
+    np.testing.assert_array_equal(columns, mask[:, begin:end])
+
+
+@UNHURRIED
 @given(st.lists(masks(), max_size=12))
 def test_a_batch_encodes_as_each_of_its_masks(batch: list[NDArray[np.uint8]]) -> None:
     expected = [pycocotools.mask.encode(mask)["counts"] for mask in batch]

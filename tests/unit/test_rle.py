@@ -172,6 +172,14 @@ def test_masks_of_any_dtype_and_order_encode_alike() -> None:
         rle.from_mask(np.zeros((2, 3, 4)))
 
 
+def test_only_the_columns_asked_for_are_drawn() -> None:
+    encoded = rle.from_uncompressed({"size": [2, 4], "counts": [1, 4, 3]})
+    assert rle.to_mask(encoded).tolist() == [[0, 1, 1, 0], [1, 1, 0, 0]]
+    assert rle.to_mask_columns(encoded, 1, 3).tolist() == [[1, 1], [1, 0]]
+    assert rle.to_mask_columns(encoded, 3, 4).tolist() == [[0], [0]]
+    assert rle.to_mask_columns(encoded, 2, 2).shape == (2, 0)
+
+
 def test_an_empty_batch_encodes_to_nothing() -> None:
     nothing = np.zeros(0, np.int64)
     assert rle.encode_counts_batch(nothing, np.array([0])) == []
