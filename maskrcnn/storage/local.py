@@ -84,7 +84,7 @@ class LocalStore:
         """Delete a file, and its folder once that is empty: an object store has no empty folders either."""
         path = _path(uri)
         with _named_errors(uri):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(path)
             with suppress(OSError):
                 os.rmdir(os.path.dirname(path))
