@@ -120,7 +120,9 @@ class TrainingJob:
         if not is_begun:
             return {}
         try:
-            begun_with: dict[str, Any] = json.loads(storage.read_bytes(uri))["arguments"]
+            begun_with = json.loads(storage.read_bytes(uri))["arguments"]
+            if not isinstance(begun_with, dict):
+                raise TypeError("its arguments are no object")
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(TRAINING_NAME, f"must be as it was written: {error}", uri) from None
         refuse_changes(self._arguments, begun_with, self._output_uri)
