@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LISTING_BATCH_SIZE = 10_000
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+"""The last is what making a folder in a file's place gives."""
 
 
 class LocalStore:
