@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tyro
 
 from jobs.command import DONE, run_command
@@ -32,11 +34,13 @@ def describe_report(report: TrainReport) -> str:
 
 def defaults(words: list[str]) -> TrainArguments:
     """Give what holds where a command line says nothing: the values of the preset that it names."""
-    unset = TrainArguments(images=tyro.MISSING, annotations=tyro.MISSING, output=tyro.MISSING)
+    found = unset = TrainArguments(images=tyro.MISSING, annotations=tyro.MISSING, output=tyro.MISSING)
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word == "--preset" or word.startswith("--preset="):
-            return with_preset(unset, word.partition("=")[2] or following)
-    return unset
+            found = with_preset(unset, word.partition("=")[2] or following)
+    if any(word.partition("=")[0] == "--epochs" for word in words):
+        found = replace(found, max_steps=None)  # else a preset's steps would go before the epochs that are given
+    return found
 
 
 if __name__ == "__main__":

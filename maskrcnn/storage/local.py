@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LISTING_BATCH_SIZE = 10_000
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
+"""The last is what making a folder in a file's place gives."""
 
 
 class LocalStore:
@@ -84,7 +85,7 @@ class LocalStore:
         """Delete a file, and its folder once that is empty: an object store has no empty folders either."""
         path = _path(uri)
         with _named_errors(uri):
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(path)
             with suppress(OSError):
                 os.rmdir(os.path.dirname(path))

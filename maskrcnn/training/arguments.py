@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -154,13 +155,18 @@ class TrainArguments:
         for name in ("images", "annotations", "output"):
             check(bool(getattr(self, name)), name, "nothing", "a path or URI")
         check(self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        check(self.learning_rate > 0, "learning_rate", self.learning_rate, "a finite number above 0")
+        is_rate = math.isfinite(self.learning_rate) and self.learning_rate > 0
+        check(is_rate, "learning_rate", self.learning_rate, "a finite number above 0")
         check(self.grad_accum_steps >= 1, "grad_accum_steps", self.grad_accum_steps, "1 or more")
         check(self.epochs >= 1, "epochs", self.epochs, "1 or more")
         check(self.max_steps is None or self.max_steps >= 1, "max_steps", self.max_steps, "1 or more")
-        check(len(self.anchor_sizes) == 5, "anchor_sizes", self.anchor_sizes, "five sizes, one a level")
+        sizes, ratios = self.anchor_sizes, self.anchor_aspect_ratios
+        is_size_a_level = len(sizes) == 5 and min(sizes) >= 1
+        check(is_size_a_level, "anchor_sizes", sizes, "five sizes of 1 px or more, one a level")
+        are_ratios = bool(ratios) and all(math.isfinite(ratio) and ratio > 0 for ratio in ratios)
+        check(are_ratios, "anchor_aspect_ratios", ratios, "finite numbers above 0")
         for name in ("validate_epochs", "validate_minutes", "save_minutes", "save_epochs", "cache_gib", "max_failures"):
-            check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a finite number, 0 or more")
         for name in ("keep_checkpoints", "log_steps"):
             check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         workers = self.loader_workers
@@ -168,6 +174,7 @@ class TrainArguments:
         if self.val_images and not self.val_annotations:
             raise InputError("--val-annotations", "must be given with --val-images")
         parse_workers(self.num_workers)
+        _ = self.preprocess, self.thresholds  # refused here, rather than after a cluster was started
 
     @property
     def preprocess(self) -> PreprocessConfig:

@@ -22,8 +22,9 @@ def describe_training(
     loaded: str,
 ) -> str:
     """Say what will happen, in a few lines."""
+    sizes = arguments.preprocess
     lines = [
-        f"network    {arguments.backbone}, heads {arguments.heads}, {arguments.min_size} to {arguments.max_size} px, "
+        f"network    {arguments.backbone}, heads {arguments.heads}, {sizes.min_size_px} to {sizes.max_size_px} px, "
         f"precision {config.precision}{', compiled' if config.compiles else ''}",
         f"loaded     {loaded}",
         f"frozen     {describe_frozen(config.frozen_stages)}; norms {describe_norms(arguments, config)}",

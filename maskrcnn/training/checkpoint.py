@@ -89,7 +89,7 @@ def restore_tensors(learner: Learner, network: torch.nn.Module, checkpoint: Chec
     """
     places = training_tensors(learner, network)
     found = {name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith("random.")}
-    if any(name.startswith("optimizer.") for name in found):
+    if any(not name.startswith("model.") for name in found):
         check_fit(places, found, checkpoint.uri)
     else:  # the first one, from before any step: only weights
         check_fit({name: tensor for name, tensor in places.items() if name.startswith("model.")}, found, checkpoint.uri)
@@ -139,7 +139,7 @@ def load_newest(output_uri: str) -> Checkpoint | None:
     for _, uri in sorted(list_checkpoints(output_uri).items(), reverse=True):
         try:
             state, tensors = _read(uri)
-        except (BundleError, NotFoundError, ValueError, KeyError, TypeError) as error:
+        except (BundleError, NotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
             passed_over.append(f"{uri}: {error}")
             logger.warning("checkpoint %s cannot be used, the one before is taken: %s", uri, error)
         else:
@@ -161,10 +161,13 @@ def _read(uri: str) -> tuple[TrainState, dict[str, Tensor]]:
     return config_from_dict(TrainState, document["state"]), parse_safetensors(body, place)
 
 
-def prune_checkpoints(output_uri: str, num_to_keep: int, best_step: int | None) -> None:
-    """Delete all but the newest checkpoints and the best one; the JSON goes first, so that none looks whole."""
+def prune_checkpoints(output_uri: str, num_to_keep: int, state: TrainState) -> None:
+    """Delete all but the newest checkpoints and the best one; the JSON goes first, so that none looks whole.
+
+    Those of later steps go too: the training began before them again, since they were damaged.
+    """
     checkpoints = list_checkpoints(output_uri)
-    kept = {*sorted(checkpoints)[-num_to_keep:], best_step}
+    kept = {*sorted(step for step in checkpoints if step <= state.step)[-num_to_keep:], state.best_step}
     for step, uri in checkpoints.items():
         if step not in kept:
             storage.delete(storage.join(uri, _JSON))
@@ -205,7 +208,7 @@ class CheckpointWriter:
 
     def _write(self, state: TrainState, tensors: dict[str, Tensor]) -> None:
         save_checkpoint(self._output_uri, state, tensors)
-        prune_checkpoints(self._output_uri, self._num_to_keep, state.best_step)
+        prune_checkpoints(self._output_uri, self._num_to_keep, state)
 
 
 def first_tensors(network: torch.nn.Module) -> dict[str, Tensor]:

@@ -43,6 +43,17 @@ def size_group(
         rule = f"must be at most the cluster's {can_grow_to} {unit}s, one a worker, got {least}"
         remedy = "take fewer, with --grad-accum-steps for the same batch" if can_grow_to else "take --device cpu"
         raise ClusterError("--num-workers", rule, remedy=remedy)
-    cpus = [int(node.get("CPU", 0)) // max(1, int(node.get("GPU", 0)) if wants_gpu else 1) for node in nodes]
-    fair_share = sum(cpus) // most if not wants_gpu and cpus else min([count for count in cpus if count] or [1])
-    return WorkerGroup(least, most, int(wants_gpu), max(1, min(MAX_THREADS, fair_share, max(cpus, default=1) or 1)))
+    threads = _threads_beside_a_gpu(nodes) if wants_gpu else _threads_that_fit(nodes, most)
+    return WorkerGroup(least, most, int(wants_gpu), threads)
+
+
+def _threads_beside_a_gpu(nodes: Sequence[Mapping[str, float]]) -> int:
+    shares = [int(node.get("CPU", 0)) // int(node["GPU"]) for node in nodes if node.get("GPU", 0) >= 1]
+    return max(1, min(MAX_THREADS, *shares, MAX_THREADS if shares else 1))
+
+
+def _threads_that_fit(nodes: Sequence[Mapping[str, float]], num_workers: int) -> int:
+    """Give the most threads of which all workers find room, each on one node; one where not all do."""
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    fitting = (each for each in range(MAX_THREADS, 1, -1) if sum(count // each for count in cpus) >= num_workers)
+    return next(fitting, 1)

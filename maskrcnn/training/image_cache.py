@@ -45,7 +45,8 @@ class ImageCache:
         with suppress(OSError):
             return path.read_bytes()
         body = self._read(uri)
-        with suppress(OSError):  # a disk that is full or gone costs time, not the training
+        # A disk that is full or gone, or a count that it damaged, costs time, not the training.
+        with suppress(OSError, ValueError):
             self._keep(path, body)
         return body
 

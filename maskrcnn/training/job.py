@@ -120,7 +120,9 @@ class TrainingJob:
         if not is_begun:
             return {}
         try:
-            begun_with: dict[str, Any] = json.loads(storage.read_bytes(uri))["arguments"]
+            begun_with = json.loads(storage.read_bytes(uri))["arguments"]
+            if not isinstance(begun_with, dict):
+                raise TypeError("its arguments are no object")
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(TRAINING_NAME, f"must be as it was written: {error}", uri) from None
         refuse_changes(self._arguments, begun_with, self._output_uri)
@@ -187,14 +189,19 @@ class TrainingJob:
             provenance={"training_set": arguments.annotations, "arguments": arguments_to_json(arguments)},
             loader_workers=loader_workers if loader_workers is not None else 4 if group.num_gpus else 0,
             cache_bytes=int(arguments.cache_gib * 2**30),
-            validate_steps=round(arguments.validate_epochs * steps_per_epoch),
+            validate_steps=_steps_of(arguments.validate_epochs, steps_per_epoch),
             validate_s=arguments.validate_minutes * 60,
-            save_steps=round(arguments.save_epochs * steps_per_epoch),
+            save_steps=_steps_of(arguments.save_epochs, steps_per_epoch),
             save_s=arguments.save_minutes * 60,
             keep_checkpoints=arguments.keep_checkpoints,
             log_steps=arguments.log_steps,
             on_losses=self._on_losses,
         )
+
+
+def _steps_of(epochs: float, steps_per_epoch: int) -> int:
+    """Give the steps of some epochs; less than one only for none, since 0 stands for never."""
+    return max(1, round(epochs * steps_per_epoch)) if epochs else 0
 
 
 def label_table(categories: CategoryMap) -> tuple[Category, ...]:

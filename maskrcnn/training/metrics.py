@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,6 +67,9 @@ class MetricsLog:
         """Write everything, and wait for it."""
         self.flush()
         self._thread.shutdown(wait=True)
+        if self._board is not None:
+            self._board.close()
+        shutil.rmtree(self._board_folder, ignore_errors=True)
 
     def _write(self, body: bytes) -> None:
         try:
@@ -113,7 +117,7 @@ def _scalars(line: dict[str, Any]) -> dict[str, float]:
         return {f"validation/{kind}_{name}": row[name] for kind, row in found for name in _SCORES}
     losses = {f"train/{name}": value for name, value in line["losses"].items()}
     others = ("loss", "learning_rate", "grad_norm", "images_per_s", "data_wait_s")
-    return losses | {f"train/{name}": line[name] for name in others}
+    return losses | {f"train/{name}": line[name] for name in others if name in line}
 
 
 @dataclass(frozen=True)

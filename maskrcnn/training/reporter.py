@@ -120,12 +120,12 @@ class Reporter:
 
     def _write_line(self, last: StepResult, num_samples: int) -> None:
         finite = [result for result in self._since if result.is_finite]
-        losses = {name: sum(r.losses[name] for r in finite) / max(len(finite), 1) for name in last.losses}
+        losses = {name: sum(r.losses[name] for r in finite) / len(finite) for name in last.losses if finite}
         line = {
             "step": last.step,
             "epoch": last.step // self._steps_per_epoch,
             "num_samples": num_samples,
-            "loss": sum(losses.values()),
+            **({"loss": sum(losses.values())} if finite else {}),
             "losses": losses,
             "learning_rate": last.learning_rate,
             "grad_norm": last.grad_norm if last.is_finite else -1.0,

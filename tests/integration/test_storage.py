@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,48 @@ def test_of_many_racing_puts_one_wins_and_its_bytes_are_whole(
         thread.join()
     assert answers.count(PutAnswer.CREATED) == 1
     assert storage.read_bytes(uri) == bodies[answers.index(PutAnswer.CREATED)]
+
+
+def test_what_is_deleted_is_gone_and_nothing_else(root: str) -> None:
+    folder = storage.join(root, "run", "step-1")
+    for name in ("a.bin", "b.bin", "a.bin2"):
+        storage.put(storage.join(folder, name), b"x")
+    storage.delete(storage.join(folder, "a.bin"))
+    assert not storage.exists(storage.join(folder, "a.bin"))
+    with pytest.raises(NotFoundError):
+        storage.read_bytes(storage.join(folder, "a.bin"))
+    assert sorted(storage.list_uris(folder)) == [storage.join(folder, name) for name in ("a.bin2", "b.bin")]
+
+
+def test_what_is_not_there_can_be_deleted(root: str) -> None:
+    storage.put(storage.join(root, "a"), b"x")
+    for name in ("b", "a/b", "nowhere/b"):
+        storage.delete(storage.join(root, name))
+    assert storage.read_bytes(storage.join(root, "a")) == b"x"
+    storage.delete(storage.join(root, "a"))
+    storage.delete(storage.join(root, "a"))
+    assert storage.list_uris(root) == []
+
+
+def test_a_local_folder_goes_with_its_last_file(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "step-1"
+    for name in ("a", "b"):
+        storage.put(str(folder / name), b"x")
+    storage.delete(str(folder / "a"))
+    assert [path.name for path in folder.iterdir()] == ["b"]
+    storage.delete(str(folder / "b"))
+    assert not folder.exists()
+    assert folder.parent.exists()
+
+
+def test_what_may_not_be_deleted_is_an_access_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    storage.put(str(tmp_path / "a"), b"x")
+    monkeypatch.setattr(os, "unlink", denied)
+    with pytest.raises(AccessError, match="Permission denied"):
+        storage.delete(str(tmp_path / "a"))
 
 
 def test_listing_gives_every_object_with_its_version(root: str) -> None:
@@ -179,6 +222,15 @@ def test_a_kill_between_write_and_link_leaves_nothing(tmp_path: Path, monkeypatc
 def test_a_place_that_cannot_be_written_is_an_access_or_storage_error() -> None:
     with pytest.raises(MaskrcnnError, match="/proc/nowhere"):
         storage.put_if_absent("/proc/nowhere/x", b"x")
+
+
+@pytest.mark.parametrize("put", [storage.put, storage.put_if_absent])
+def test_a_file_in_a_folders_place_is_named(tmp_path: Path, put: Callable[[str, bytes], object]) -> None:
+    (tmp_path / "a").write_bytes(b"in the way")
+    for name in ("a/b", "a/b/c"):
+        with pytest.raises(NotFoundError, match=f"{name}: (File exists|Not a directory)"):
+            put(str(tmp_path / name), b"x")
+    assert (tmp_path / "a").read_bytes() == b"in the way"
 
 
 def test_a_permission_error_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from maskrcnn import progress
-from maskrcnn.progress import Progress, clock, progress_line
+from maskrcnn.progress import LiveLine, Progress, clock, progress_line
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.4, "59s"), (185, "3m05s"), (7620, "2h07m")])
@@ -54,3 +54,83 @@ def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue().count("\n") == 2
     lines.finish(1000, 0)
     assert stream.getvalue().splitlines()[-1].endswith("in 2m55s")
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock, in seconds, in a list to set it by; the terminal is 20 columns wide."""
+    seconds = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setenv("COLUMNS", "20")
+    return seconds
+
+
+def screen(written: str) -> list[str]:
+    """Give what a terminal shows after this was written to it."""
+    lines = [""]
+    column = 0
+    for character in written:
+        if character == "\r":
+            column = 0
+        elif character == "\n":
+            lines.append("")
+            column = 0
+        else:
+            lines[-1] = lines[-1][:column] + character + lines[-1][column + 1 :]
+            column += 1
+            assert column < 20, "the line would be broken"
+    return [line.rstrip() for line in lines]
+
+
+def test_a_terminals_line_moves_at_most_every_so_often(now: list[float]) -> None:
+    stream = Terminal()
+    live = LiveLine(stream)
+    for tenth in range(10):
+        now[0] = tenth / 10
+        live.show(f"step {tenth}")
+    shown = [part.strip() for part in stream.getvalue().split("\r") if part]
+    assert shown[0] == "step 0"
+    assert 4 <= len(shown) <= 5
+    live.show("step 10", is_last=True)
+    assert screen(stream.getvalue()) == ["step 10"]
+
+
+def test_news_stand_above_the_line_that_moves(now: list[float]) -> None:
+    stream = Terminal()
+    live = LiveLine(stream)
+    live.say("hello")
+    live.show("a long line that moves on")
+    live.say("news")
+    assert screen(stream.getvalue()) == ["hello", "news", "a long line that mo"]
+    now[0] = 1.0
+    live.show("moved")
+    assert screen(stream.getvalue()) == ["hello", "news", "moved"]
+    live.close()
+    live.close()
+    live.say("the end")
+    assert screen(stream.getvalue()) == ["hello", "news", "moved", "the end", ""]
+
+
+def test_a_log_gets_news_at_once_and_the_state_every_minute(now: list[float]) -> None:
+    stream = io.StringIO()
+    live = LiveLine(stream)
+    for second in range(0, 121, 10):
+        now[0] = float(second)
+        live.show(f"step {second}, a line that is longer than the terminal")
+        if second == 70:
+            live.say("news")
+    live.show("step 130", is_last=True)
+    live.show("step 130", is_last=True)
+    live.close()
+    rest = ", a line that is longer than the terminal"
+    assert stream.getvalue().splitlines() == [f"step 60{rest}", "news", f"step 120{rest}", "step 130"]
+    assert "\r" not in stream.getvalue()
+
+
+def test_a_state_that_is_the_same_is_not_written_again(now: list[float]) -> None:
+    stream = io.StringIO()
+    live = LiveLine(stream)
+    for second in (60, 120, 180):
+        now[0] = float(second)
+        live.show("step 1")
+    assert stream.getvalue() == "step 1\n"
