@@ -46,7 +46,7 @@ def shared_path() -> Path:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """A real S3 server over HTTP for the whole session, found by the environment as users' jobs find theirs."""
-    port = _free_port()
+    port = free_port()
     log_path = tempfile.mkstemp(prefix="moto-", suffix=".log")[1]
     command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
     with open(log_path, "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
@@ -74,7 +74,7 @@ def s3_client() -> Any:
     return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -100,7 +100,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "frozen_stages": 2,
         "short_sides": (640, 672, 704, 736, 768, 800),
         "color_jitter": 0.0,
-        "warmup_steps": 1000,
     },
     "coco-lsj": {
         "epochs": 100,
@@ -113,7 +112,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "min_size": 1024,
         "max_size": 1024,
         "ema_decay": 0.9998,
-        "warmup_steps": 1000,
     },
     "finetune-small": {
         "epochs": 50,

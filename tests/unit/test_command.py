@@ -142,7 +142,7 @@ def test_the_commands_own_code_is_the_exit_code(run: Run, code: int) -> None:
         (InputError("--images", "holds no\n images", "s3://b"), 2, "jobs.predict: --images holds no images, in s3://b"),
         (AccessError("s3://b/k", "denied"), 2, "jobs.predict: s3://b/k cannot be used: denied"),
         (UnavailableError("s3://b/k", "reset"), 1, "jobs.predict: UnavailableError: s3://b/k: reset"),
-        (NonFiniteError(3, (7,), {"loss": float("nan")}), 1, "jobs.predict: NonFiniteError: step 3 must give finite"),
+        (NonFiniteError(("step 3 on image 7",)), 1, "jobs.predict: NonFiniteError: 1 steps must give finite"),
         (KeyboardInterrupt(), 130, "jobs.predict: interrupted; the same command goes on where this one stopped"),
     ],
 )

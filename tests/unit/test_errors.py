@@ -17,7 +17,7 @@ def every_error() -> list[errors.MaskrcnnError]:
         elif issubclass(one, errors.StorageError):
             built.append(one("s3://bucket/key", "no such object"))
         elif issubclass(one, errors.NonFiniteError):
-            built.append(one(17, (1, 2), {"loss_mask": float("inf")}))
+            built.append(one(("step 17 (loss_mask inf) on image 1",)))
         else:
             built.append(one("broken"))
     return built
