@@ -1,9 +1,9 @@
 """Time training steps against torchvision's way of training, side by side: images/s and peak memory.
 
 torchvision's way is that of its reference scripts: full-size masks from every annotation, a batch as a tuple, the
-model's own transform and losses, one optimizer, a read of the losses in every step. Both load the same images, flip the same
-way, start from the same random weights and take turns, so that a machine that slows down slows both. The peak is that
-of a process of its own on a CPU, and of the device's memory on a GPU. Data loading is part of every step.
+model's own transform and losses, one optimizer, a read of the losses in every step. Both load the same images, flip
+the same way, start from the same random weights and take turns, so that a machine that slows down slows both. The peak
+is that of a process of its own on a CPU, and of the device's memory on a GPU. Data loading is part of every step.
 """
 
 from __future__ import annotations

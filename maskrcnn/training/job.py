@@ -28,6 +28,7 @@ from maskrcnn.storage import PutAnswer
 from maskrcnn.training import checkpoint
 from maskrcnn.training.arguments import TrainArguments, arguments_to_json, parse_workers, refuse_changes
 from maskrcnn.training.banner import describe_training
+from maskrcnn.training.bundles import BUNDLE, LAST_BUNDLE
 from maskrcnn.training.checkpoint import TrainState
 from maskrcnn.training.group import WorkerGroup, size_group
 from maskrcnn.training.preflight import check_categories, check_images, check_trainable
@@ -38,7 +39,6 @@ from maskrcnn.training.step import LossHook
 from maskrcnn.training.trainer import run_group
 from maskrcnn.training.transforms import AugmentConfig
 from maskrcnn.training.validation import check_scorable
-from maskrcnn.training.worker import BUNDLE, LAST_BUNDLE
 
 _Loaded = TypeVar("_Loaded")
 

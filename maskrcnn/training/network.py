@@ -73,7 +73,7 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
         InputError: synced norms on a device that cannot.
     """
     device = next(network.parameters()).device
-    freeze_stages(network, config.frozen_stages)
+    frozen = freeze_stages(network, config.frozen_stages)
     if config.norms_are_synced:
         if device.type != "cuda":
             raise InputError("--norm", f"must be frozen or batch on {device}, got sync", remedy="GPUs can sync norms")
@@ -90,15 +90,22 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
     if config.compiles:
         prepared.backbone = torch.compile(prepared.backbone)
     prepared.rpn, prepared.roi_heads = rpn, roi_heads
+    prepared.frozen_modules = tuple(frozen)  # stay in eval mode, so that their batch norms learn nothing either
     return prepared
 
 
-def freeze_stages(network: Any, num_stages: int) -> None:
-    """Keep the weights of the backbone's first stages as they are; 1 is the stem, 5 all of the ResNet."""
-    for names in _STAGES[:num_stages]:
-        for name in names:
-            for parameter in getattr(network.backbone.body, name).parameters():
-                parameter.requires_grad_(False)
+def freeze_stages(network: Any, num_stages: int) -> list[nn.Module]:
+    """Keep the weights of the backbone's first stages as they are; 1 is the stem, 5 all of the ResNet.
+
+    Returns:
+        Their modules.
+    """
+    modules: list[nn.Module] = [
+        getattr(network.backbone.body, name) for names in _STAGES[:num_stages] for name in names
+    ]
+    for module in modules:
+        module.requires_grad_(False)
+    return modules
 
 
 def describe_frozen(num_stages: int) -> str:

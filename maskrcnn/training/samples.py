@@ -64,8 +64,8 @@ class Sample:
     key: SampleKey = _UNKEYED
     image_id: int = 0
     annotation_ids: tuple[int, ...] = ()
-    num_left_out: int = 0
-    """Instances whose mask turned out to be empty."""
+    left_out_ids: tuple[int, ...] = ()
+    """Of annotations whose mask turned out to be empty."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.boxes), len(self.labels), len(self.grids), len(self.frames)}
@@ -97,7 +97,7 @@ class CocoSamples(Dataset[Sample]):
     """The images of a COCO file with their instances, each looked at as its key says.
 
     Annotations without a mask and boxes without an inside are left out and counted in ``counts``; masks that turn out
-    to be empty are left out when they are drawn, and counted in the sample.
+    to be empty are left out when they are drawn, and named in the sample.
 
     Args:
         coco: the annotations.
@@ -205,7 +205,7 @@ class CocoSamples(Dataset[Sample]):
             key=key,
             image_id=int(coco.image_ids[index]),
             annotation_ids=tuple(int(coco.annotation_ids[each]) for each in target.indices),
-            num_left_out=target.num_left_out,
+            left_out_ids=tuple(int(coco.annotation_ids[each]) for each in target.left_out),
         )
 
     def _image(self, index: int, view: View) -> Tensor:
@@ -241,12 +241,12 @@ class _Target:
         self.grids: list[NDArray[np.uint8]] = []
         self.frames: list[tuple[float, float, float, float]] = []
         self.indices: list[int] = []
-        self.num_left_out = 0
+        self.left_out: list[int] = []
 
     def add(self, patch: Patch, box: NDArray[np.float64], category_id: int, index: int) -> None:
         """Add an instance, unless nothing of it is seen."""
         if patch.mask.size == 0:
-            self.num_left_out += 1
+            self.left_out.append(index)
             return
         if self._view.is_flipped:
             patch, box = patch.flipped(self._width), flip_boxes(box[None], self._width)[0]

@@ -147,6 +147,8 @@ class Learner:
         """
         num_places = len(samples) if num_places is None else num_places
         self.network.train()
+        for module in self.network.frozen_modules:
+            module.eval()
         self._buckets.zero()
         signals = torch.zeros(_NUM_SIGNALS + num_places + len(notices), device=self._device)
         if notices:

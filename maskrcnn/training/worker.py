@@ -14,13 +14,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.evaluate import Metrics
 from maskrcnn.errors import NonFiniteError, OutputError
-from maskrcnn.model.bundle import save_bundle
 from maskrcnn.model.network import build_network
 from maskrcnn.training import checkpoint
+from maskrcnn.training.bundles import BUNDLE, LAST_BUNDLE, save_trained
 from maskrcnn.training.checkpoint import CheckpointWriter, TrainState
 from maskrcnn.training.image_cache import ImageCache
 from maskrcnn.training.loader import load_shares
@@ -32,7 +31,6 @@ from maskrcnn.training.settings import Place, RunSettings
 from maskrcnn.training.step import Learner, PendingStep, StepResult
 from maskrcnn.training.validation import validate
 
-BUNDLE, LAST_BUNDLE = "bundle", "bundle-last"
 PREEMPTION_CHECK_S = 5.0
 _DATA_WAIT, _SAVE, _VALIDATE, _LOOK_FOR_PREEMPTION = range(4)
 """Places of the numbers that are summed over the ranks with the gradients."""
@@ -127,6 +125,7 @@ class WorkerRun:
             )
         samples = next(self._loader)
         waited_s = time.monotonic() - begin
+        self._name_left_out(samples)
         launched = self._learner.step(
             samples,
             step,
@@ -139,6 +138,13 @@ class WorkerRun:
         before, self._pending = self._pending, launched
         if before is not None:
             self._take(before.read())
+
+    def _name_left_out(self, samples: list[Sample]) -> None:
+        """Say which masks are empty, in the epoch in which each image comes for the first time."""
+        for sample in samples:
+            if sample.left_out_ids and sample.key.epoch == 0:
+                ids = ", ".join(map(str, sample.left_out_ids))
+                self._place.say(f"left out, since their masks are empty: annotations {ids} of image {sample.image_id}")
 
     def _settle(self, *, if_last: bool = False) -> None:
         """Read the step that may still be running; ``if_last``: only when there is none to come."""
@@ -222,7 +228,7 @@ class WorkerRun:
         )
         if self._state.best_score is None or segm["AP"] > self._state.best_score:
             self._state = replace(self._state, best_step=step, best_score=segm["AP"])
-            self._save_bundle(BUNDLE, network, metrics)
+            save_trained(self._settings, BUNDLE, network, self._state, metrics)
             self._asked[_SAVE] = True
 
     def save_if_due(self) -> None:
@@ -250,8 +256,8 @@ class WorkerRun:
         if self._reporter is not None:
             network = self._final_network()
             if self._val is None:
-                self._save_bundle(BUNDLE, network, None)
-            self._save_bundle(LAST_BUNDLE, network, None)
+                save_trained(self._settings, BUNDLE, network, self._state)
+            save_trained(self._settings, LAST_BUNDLE, network, self._state)
             self._writer.wait()
             self._reporter.close()
         if self._object_group is not None:
@@ -284,19 +290,6 @@ class WorkerRun:
     def _final_network(self) -> Any:
         average = self._learner.average
         return self._network if average is None else average.averaged(self._network)
-
-    def _save_bundle(self, name: str, network: Any, metrics: Metrics | None) -> None:
-        settings = self._settings
-        provenance = {**settings.provenance, "step": self._state.step, "num_samples": self._state.num_samples}
-        save_bundle(
-            storage.join(settings.output_uri, name),
-            network,
-            model=settings.model,
-            preprocess=settings.preprocess,
-            thresholds=settings.thresholds,
-            categories=settings.categories,
-            provenance=provenance | ({"metrics": metrics} if metrics else {}),
-        )
 
     def _say(self, text: str) -> None:
         if self._place.rank == 0:

@@ -132,7 +132,7 @@ def test_what_cannot_be_learnt_from_is_left_out_and_counted_with_the_first_named
     assert counts.instances_by_category == {"bottle": 0, "box": 2}
     sample = samples[FIRST]
     assert sample.annotation_ids == (100,)
-    assert sample.num_left_out == 1
+    assert len(sample.left_out_ids) == 1
     assert (sample.boxes[:, 2:] > sample.boxes[:, :2]).all()
 
 
@@ -160,7 +160,7 @@ def test_instances_outside_a_view_are_not_on_its_sample(tmp_path: Path) -> None:
     samples = _samples(tmp_path, [{"bbox": BOX, "segmentation": [SQUARE]}], config)
     seen = {len(samples[SampleKey(epoch, 0)].boxes) for epoch in range(40)}
     assert seen == {0, 1}
-    assert {samples[SampleKey(epoch, 0)].num_left_out for epoch in range(40)} == {0}
+    assert {samples[SampleKey(epoch, 0)].left_out_ids for epoch in range(40)} == {()}
 
 
 def test_an_image_of_another_size_is_refused(tmp_path: Path) -> None:
