@@ -193,7 +193,7 @@ def _box_losses(
             for target, matched in zip(targets, rois.matched, strict=True)
         ]
         wanted = heads.box_coder.encode_single(torch.cat(true_boxes)[on_instances], torch.cat(rois.boxes)[on_instances])
-    predicted = deltas.view(len(labels), -1, 4)[on_instances, labels[on_instances]]
+    predicted = deltas.unflatten(1, (-1, 4))[on_instances, labels[on_instances]]
     placed = F.smooth_l1_loss(predicted, wanted, beta=_SMOOTH_L1_BETA, reduction="none").sum(1)
     return _sum_by_image(classified, image_of_each, sizes), _sum_by_image(placed, image_of_each[on_instances], sizes)
 

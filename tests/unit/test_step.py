@@ -1,266 +1,206 @@
-"""One update: what moves, what does not, and what stops it."""
+"""One update: what moves, by how much, and that it does not matter how a global batch is divided."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig, UnusualValueWarning
-from maskrcnn.errors import InputError, NonFiniteError
-from maskrcnn.model.network import build_network
-from maskrcnn.synthetic import CATEGORIES, draw_shelf
-from maskrcnn.training.samples import Batch, collate
+from maskrcnn.training.losses import COUNT_OF_LOSS, LOSS_NAMES
+from maskrcnn.training.network import prepare_network
 from maskrcnn.training.schedule import ScheduleConfig, learning_rate_at
-from maskrcnn.training.step import KeyedSampler, TrainConfig, build_optimizer, prepare_network, train_step
-from maskrcnn.training.transforms import Purpose, Sample, SampleKey
-
-CONFIG = TrainConfig(
-    schedule=ScheduleConfig(learning_rate=0.002, max_steps=20, decay="constant"),
-    rois_per_image=16,
-    anchors_per_image=32,
-    precision="fp32",
+from tests.learning import (
+    CONFIG,
+    are_equal,
+    draw_sample,
+    draw_samples,
+    empty_sample,
+    farthest,
+    inject_proposals,
+    learn,
+    new_learner,
+    padded_shape,
+    start_network,
+    state_of,
+    sums_of,
+    weights_of,
 )
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for each other on a busy machine take longer than one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def _network(config: TrainConfig = CONFIG) -> Any:
-    torch.manual_seed(0)
-    model = ModelConfig("resnet18", num_labels=5, norm="frozen", anchor_sizes_px=((8,), (16,), (32,), (64,), (96,)))
-    network = build_network(model, PreprocessConfig(64, 64), ThresholdConfig())
-    return prepare_network(network, config)
-
-
-def _batch(*seeds: int) -> Batch:
-    samples = []
-    for seed in seeds:
-        shelf = draw_shelf(seed, width=64, height=64, num_boards=1)
-        masks = np.stack([instance.mask for instance in shelf.instances])
-        boxes = [[c.min(), r.min(), c.max() + 1, r.max() + 1] for r, c in (np.nonzero(mask) for mask in masks)]
-        labels = [list(CATEGORIES).index(instance.category_id) + 1 for instance in shelf.instances]
-        image = torch.from_numpy(shelf.image).permute(2, 0, 1)
-        boxes_px = torch.tensor(np.array(boxes), dtype=torch.float32)
-        key = SampleKey(0, seed)
-        samples.append(Sample(image, boxes_px, torch.tensor(labels), torch.from_numpy(masks), key, image_id=seed))
-    return collate(samples)
-
-
-def _weights(network: nn.Module) -> list[Tensor]:
-    return [parameter.detach().clone() for parameter in network.parameters()]
-
-
-def _gradients(network: nn.Module) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-
-
-def _is_equal(one: Tensor, other: Tensor) -> bool:
-    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+UNCLIPPED = replace(CONFIG, max_grad_norm=1e9)
 
 
 def test_steps_on_one_batch_lower_its_loss() -> None:
-    network = _network()
-    optimizer = build_optimizer(network, CONFIG)
-    results = [train_step(network, optimizer, [_batch(1, 2)], step, CONFIG) for step in range(8)]
-    assert set(results[0].losses) == {
-        "loss_classifier",
-        "loss_box_reg",
-        "loss_mask",
-        "loss_objectness",
-        "loss_rpn_box_reg",
-    }
+    results = learn(new_learner(), draw_samples(1, 2), range(10))
+    assert tuple(results[0].losses) == LOSS_NAMES
     assert results[0].loss == pytest.approx(sum(results[0].losses.values()))
-    assert results[0].num_images == 2
     assert results[-1].loss < 0.7 * results[0].loss
-    assert [result.learning_rate for result in results] == [learning_rate_at(s, CONFIG.schedule) for s in range(8)]
+    assert all(result.is_finite and not result.is_out_of_memory for result in results)
+    assert [result.step for result in results] == list(range(10))
 
 
 def test_the_same_step_is_the_same_whatever_was_drawn_before() -> None:
-    weights = []
+    states = []
     for noise in (0, 7):
-        network = _network()
+        learner = new_learner()
         torch.manual_seed(noise)
         np.random.seed(noise)
-        train_step(network, build_optimizer(network, CONFIG), [_batch(1)], 0, CONFIG)
-        weights.append(_weights(network))
-    assert all(one.equal(other) for one, other in zip(*weights, strict=True))
+        learn(learner, draw_samples(1), range(2))
+        states.append(state_of(learner))
+    assert are_equal(*states)
+    other = new_learner(replace(CONFIG, seed=1))
+    learn(other, draw_samples(1), range(2))
+    assert not are_equal(states[0], state_of(other))
 
 
-def test_accumulating_two_batches_is_the_mean_of_their_gradients() -> None:
-    unclipped = replace(CONFIG, max_grad_norm=1e9)
-    gradients = {}
-    for name, batches in {"first": [_batch(1)], "second": [_batch(2)], "both": [_batch(1), _batch(2)]}.items():
-        network = _network()
-        result = train_step(network, build_optimizer(network, unclipped), batches, 0, unclipped)
-        gradients[name] = _gradients(network)
-        assert result.num_images == len(batches)
-        assert result.grad_norm == pytest.approx(float(gradients[name].double().norm()), rel=1e-4)
-    torch.testing.assert_close(gradients["both"], (gradients["first"] + gradients["second"]) / 2, rtol=1e-3, atol=1e-5)
+def test_the_learning_rate_of_each_step_is_the_schedules() -> None:
+    schedule = ScheduleConfig(learning_rate=0.004, max_steps=6, warmup_steps=2, decay="cosine")
+    learner = new_learner(replace(CONFIG, schedule=schedule, weight_decay=0, momentum=0, max_grad_norm=1e9))
+    rates = [learning_rate_at(step, schedule) for step in range(6)]
+    assert len(set(rates)) == 6
+    bias = learner.network.rpn.head.cls_logits.bias
+    for step, rate in enumerate(rates):
+        before = bias.detach().clone()
+        [result] = learn(learner, draw_samples(1), range(step, step + 1))
+        assert result.learning_rate == rate
+        torch.testing.assert_close(bias.detach(), before - rate * bias.grad, rtol=1e-6, atol=1e-9)
 
 
-def test_long_gradients_are_clipped_and_reported_as_they_were() -> None:
-    clipped = replace(CONFIG, max_grad_norm=0.01)
-    network = _network(clipped)
-    result = train_step(network, build_optimizer(network, clipped), [_batch(1)], 0, clipped)
-    assert result.grad_norm > 0.1
-    assert float(_gradients(network).double().norm()) == pytest.approx(0.01, rel=1e-3)
+def test_long_gradients_are_shortened_and_reported_as_they_were() -> None:
+    moves, norms = [], []
+    for max_grad_norm in (1e9, 0.01):
+        learner = new_learner(replace(CONFIG, max_grad_norm=max_grad_norm, weight_decay=0))
+        before = weights_of(learner.network)
+        [result] = learn(learner, draw_samples(1), range(1))
+        after = weights_of(learner.network)
+        moves.append(torch.cat([(a - b).flatten() for a, b in zip(after, before, strict=True)]).double())
+        norms.append(result.grad_norm)
+    assert norms[0] == norms[1] > 1
+    assert float(moves[0].norm()) == pytest.approx(0.002 * norms[0], rel=1e-3)
+    assert float(moves[1].norm()) == pytest.approx(0.002 * 0.01, rel=1e-2)
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_images() -> None:
-    network = _network()
-    nn.init.constant_(network.roi_heads.box_predictor.cls_score.bias, float("nan"))
-    before = _weights(network)
-    with pytest.raises(NonFiniteError) as caught:
-        train_step(network, build_optimizer(network, CONFIG), [_batch(4), _batch(9)], 3, CONFIG)
-    assert caught.value.step == 3
-    assert caught.value.image_ids == (4, 9)
-    assert "step 3 must give finite losses and gradients" in str(caught.value)
-    assert "loss_classifier nan" in str(caught.value)
-    assert "on images 4, 9" in str(caught.value)
-    assert all(
-        one.equal(
-            other,
-        )
-        or one.isnan().any()
-        for one, other in zip(before, _weights(network), strict=True)
-    )
+def test_short_gradients_are_left_alone() -> None:
+    states = []
+    for max_grad_norm in (1e9, 1e5):
+        learner = new_learner(replace(CONFIG, max_grad_norm=max_grad_norm))
+        learn(learner, draw_samples(1), range(1))
+        states.append(state_of(learner))
+    assert are_equal(*states)
 
 
-def test_a_network_that_was_not_prepared_is_refused() -> None:
-    model = ModelConfig("resnet18", num_labels=5)
-    network = build_network(model, PreprocessConfig(64, 64), ThresholdConfig())
-    with pytest.raises(TypeError, match="the network that prepare_network returns"):
-        train_step(network, build_optimizer(network, CONFIG), [_batch(1)], 0, CONFIG)
-
-
-def test_preparing_shares_the_weights_and_leaves_the_original_as_it_was() -> None:
-    model = ModelConfig("resnet18", num_labels=5)
-    network = build_network(model, PreprocessConfig(64, 64), ThresholdConfig())
-    names, samplers = list(network.state_dict()), (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler)
-    prepared = prepare_network(network, replace(CONFIG, precision="bf16"))
-    assert list(network.state_dict()) == names
-    assert (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler) == samplers
-    assert network.rpn.post_nms_top_n() == 2000
-    assert prepare_network(network, replace(CONFIG, proposals_per_image=77)).rpn.post_nms_top_n() == 77
-    assert {id(parameter) for parameter in prepared.parameters()} == {id(p) for p in network.parameters()}
-
-
-def test_bf16_computes_nearly_the_same_losses() -> None:
-    losses = {}
-    for precision in ("fp32", "bf16"):
-        config = replace(CONFIG, precision=precision)
-        network = _network(config)
-        losses[precision] = train_step(network, build_optimizer(network, config), [_batch(1)], 0, config).losses
-        assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
-    assert losses["bf16"] != losses["fp32"]
-    # Proposals may change places, so the heads' losses are of other RoIs.
-    assert losses["bf16"]["loss_objectness"] == pytest.approx(losses["fp32"]["loss_objectness"], rel=0.05)
-    assert sum(losses["bf16"].values()) == pytest.approx(sum(losses["fp32"].values()), rel=0.25)
+@pytest.mark.parametrize("micro_batch_size", [1, 3])
+def test_micro_batches_teach_what_one_large_one_does(micro_batch_size: int) -> None:
+    # 1, 4, 0 and 5 instances, of three sizes; a mean of each image's means is something else.
+    samples = [draw_sample(1, 64, 96), draw_sample(3), empty_sample(), draw_sample(4, 96, 64)]
+    shape = padded_shape(samples)
+    whole, parts = new_learner(UNCLIPPED), new_learner(replace(UNCLIPPED, micro_batch_size=micro_batch_size))
+    each = [sums_of(whole.network, [sample], shape) for sample in samples]
+    assert len({tuple(one.counts.tolist()) for one in each}) > 2
+    means = torch.stack([one.total(one.counts) for one in each]).mean(0).detach()
+    counts = torch.stack([one.counts for one in each]).sum(0)
+    together = torch.stack([one.sums.sum(1) for one in each]).sum(0) / counts[list(COUNT_OF_LOSS)]
+    for step in range(2):
+        [expected] = learn(whole, samples, range(step, step + 1))
+        [result] = learn(parts, samples, range(step, step + 1))
+        if step == 0:
+            assert list(expected.losses.values()) == pytest.approx(together.tolist(), rel=1e-5)
+            assert abs(float(means.sum()) / expected.loss - 1) > 0.05
+        assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+        assert result.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+    assert farthest(weights_of(whole.network), weights_of(parts.network)) < 1e-5
+    assert farthest(weights_of(whole.network), weights_of(start_network())) > 1e-3
 
 
 def test_an_image_without_instances_teaches_background() -> None:
-    empty = collate(
-        [
-            Sample(
-                torch.zeros(3, 64, 64, dtype=torch.uint8),
-                torch.zeros(0, 4),
-                torch.zeros(0, dtype=torch.int64),
-                torch.zeros(0, 64, 64, dtype=torch.bool),
-            )
-        ]
-    )
-    network = _network()
-    result = train_step(network, build_optimizer(network, CONFIG), [empty], 0, CONFIG)
-    assert result.losses["loss_box_reg"] == result.losses["loss_mask"] == 0
+    learner = new_learner()
+    before = weights_of(learner.network)
+    [result] = learn(learner, [empty_sample()], range(1))
+    assert result.losses["loss_box_reg"] == result.losses["loss_mask"] == result.losses["loss_rpn_box_reg"] == 0
     assert result.losses["loss_objectness"] > 0
+    assert result.losses["loss_classifier"] > 0
+    assert result.is_finite
+    assert farthest(before, weights_of(learner.network)) > 1e-4
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_norms_and_biases_are_not_decayed(name: Any, kind: type) -> None:
-    model = ModelConfig("resnet18", num_labels=5, norm="batch")
-    network = build_network(model, PreprocessConfig(64, 64), ThresholdConfig())
-    optimizer = build_optimizer(network, TrainConfig(optimizer=name, schedule=ScheduleConfig(0.001), weight_decay=0.05))
-    assert isinstance(optimizer, kind)
-    decay_of = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    named = dict(network.named_parameters())
-    assert set(decay_of) == {id(parameter) for parameter in named.values()}
-    assert decay_of[id(named["backbone.body.conv1.weight"])] == 0.05
-    assert decay_of[id(named["backbone.body.bn1.weight"])] == 0
-    assert decay_of[id(named["rpn.head.cls_logits.bias"])] == 0
+def test_images_without_instances_go_through_heads_with_batch_norms() -> None:
+    learner = new_learner(network=start_network("batch", "v2"))
+    assert all(result.is_finite for result in learn(learner, [empty_sample()] * 2, range(2)))
+    assert all(bool(buffer.isfinite().all()) for buffer in learner.network.buffers())
 
 
-def test_the_sampler_keeps_torchvisions_counts() -> None:
-    matched = torch.tensor([-1] * 5 + [0] * 60 + [1, 2, 2] * 5)
-    sampler = KeyedSampler(32, 0.25, seed=0, purpose=Purpose.ROIS)
-    sampler.keys = [SampleKey(0, 0), SampleKey(0, 1), SampleKey(0, 2)]
-    few_positive, few_negative = matched[:-13], matched[60:]
-    positive, negative = sampler([matched, few_positive, few_negative])
-    assert [int(p.sum()) for p in positive] == [8, 2, 8]
-    assert [int(n.sum()) for n in negative] == [24, 30, 5]
-    for mark, is_candidate in ((positive[0], matched >= 1), (negative[0], matched == 0)):
-        assert mark.dtype == torch.uint8
-        assert not (mark.bool() & ~is_candidate).any()
+def test_an_image_that_is_ignored_all_over_teaches_no_more_than_its_edge() -> None:
+    covered = replace(empty_sample(), ignored=torch.ones(64, 64, dtype=torch.bool))
+    [result] = learn(new_learner(), [covered], range(1))
+    assert result.is_finite
+    assert result.losses["loss_classifier"] == result.losses["loss_box_reg"] == result.losses["loss_mask"] == 0
 
 
-def test_the_sampler_reaches_every_candidate_and_depends_on_the_image_alone() -> None:
-    matched = torch.tensor([0] * 30 + [1] * 10)
-    sampler = KeyedSampler(8, 0.5, seed=0, purpose=Purpose.ANCHORS)
-    drawn = torch.zeros(40)
-    for epoch in range(60):
-        sampler.keys = [SampleKey(epoch, 0)]
-        alone = sampler([matched])
-        sampler.keys = [SampleKey(epoch, 5), SampleKey(epoch, 0)]
-        together = sampler([matched, matched])
-        assert alone[0][0].equal(together[0][1])
-        assert alone[1][0].equal(together[1][1])
-        drawn += alone[0][0] + alone[1][0]
-    assert (drawn > 0).all()
+def test_an_empty_share_learns_nothing_of_its_own() -> None:
+    learner = new_learner(replace(CONFIG, weight_decay=0))
+    before = state_of(learner)
+    result = learner.step([], 0, (64, 64), first_place=4, num_places=4, notices=(2.0,)).read()
+    assert (result.loss, result.grad_norm, result.notices) == (0, 0, (2.0,))
+    assert result.is_finite
+    assert are_equal(before, state_of(learner))
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"optimizer": "adam"}, "--optimizer must be one of sgd, adamw, got adam"),
-        ({"batch_size": 0}, "--batch-size must be 1 or more, got 0"),
-        ({"momentum": 1.0}, r"--momentum must be in \[0, 1\), got 1.0"),
-        ({"weight_decay": -1.0}, "--weight-decay must be 0 or more"),
-        ({"max_grad_norm": 0.0}, "--max-grad-norm must be above 0"),
-        ({"grad_accum_steps": 0}, "--grad-accum-steps must be 1 or more"),
-        ({"rois_per_image": 3}, "--rois-per-image must be 4 or more"),
-        ({"proposals_per_image": 511}, "--proposals-per-image must be at least --rois-per-image, got 511"),
-        ({"anchors_per_image": 1}, "--anchors-per-image must be 2 or more"),
-        ({"precision": "fp16"}, "--precision must be one of auto, fp32, bf16, got fp16"),
-        ({"seed": -1}, "--seed must be 0 or more"),
-    ],
-)
-def test_impossible_values_are_refused_by_name(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        TrainConfig(**fields)
+def test_notices_come_back() -> None:
+    learner = new_learner()
+    assert learner.step(draw_samples(1), 0, (64, 64), notices=(1.5, 0.0, -3.0)).read().notices == (1.5, 0.0, -3.0)
+    assert learner.step(draw_samples(1), 1, (64, 64)).read().notices == ()
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"schedule": ScheduleConfig(0.1)}, "--learning-rate is usually 0.001 to 0.01 with sgd, got 0.1"),
-        (
-            {"schedule": ScheduleConfig(0.005), "optimizer": "adamw"},
-            "--learning-rate is usually 0.0001 to 0.001 with adamw, got 0.005",
-        ),
-        ({"batch_size": 16}, "--batch-size is usually 1 to 8, got 16"),
-    ],
-)
-def test_unusual_values_are_used_with_a_warning(fields: dict[str, Any], message: str) -> None:
-    with pytest.warns(UnusualValueWarning, match=message):
-        TrainConfig(**fields)
+def test_the_moving_average_follows_and_the_network_does_not_notice() -> None:
+    plain, averaging = new_learner(), new_learner(replace(CONFIG, ema_decay=0.3))
+    expected = weights_of(averaging.network)
+    for step in range(4):
+        for learner in (plain, averaging):
+            learn(learner, draw_samples(1), range(step, step + 1))
+        decay = min(0.3, (2 + step) / (11 + step))
+        now = weights_of(averaging.network)
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, now, strict=True)]
+    assert averaging.average is not None
+    assert farthest(averaging.average.weights, expected) < 1e-6
+    assert are_equal(weights_of(plain.network), weights_of(averaging.network))
+    twin = averaging.average.averaged(averaging.network)
+    assert are_equal(weights_of(twin), averaging.average.weights)
+    assert farthest(weights_of(twin), weights_of(averaging.network)) > 1e-4
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_frozen_stages_keep_their_weights(optimizer: Any) -> None:
+    learner = new_learner(replace(CONFIG, frozen_stages=2, weight_decay=0.1, optimizer=optimizer, ema_decay=0.5))
+    names = [name for name, _ in learner.network.named_parameters()]
+    before = weights_of(learner.network)
+    learn(learner, draw_samples(1, 2), range(2))
+    moved = {
+        name for name, old, new in zip(names, before, learner.network.parameters(), strict=True) if not old.equal(new)
+    }
+    frozen = {name for name in names if name.startswith(("backbone.body.conv1", "backbone.body.layer1"))}
+    assert len(frozen) == 5
+    assert moved == set(names) - frozen
+    assert learner.average is not None
+    assert len(learner.average.weights) == len(moved)
+
+
+def test_bf16_computes_nearly_the_same_and_keeps_weights_and_losses_in_fp32() -> None:
+    results = {}
+    for precision in ("fp32", "bf16"):
+        learner = new_learner(replace(UNCLIPPED, precision=precision))  # type: ignore[arg-type]
+        inject_proposals(learner.network, draw_samples(1, 2))
+        results[precision] = learn(learner, draw_samples(1, 2), range(3))
+        assert all(parameter.dtype == torch.float32 for parameter in learner.network.parameters())
+    for half, full in zip(results["bf16"], results["fp32"], strict=True):
+        assert half.losses != full.losses
+        assert half.losses == pytest.approx(full.losses, rel=0.05)
+        assert half.grad_norm == pytest.approx(full.grad_norm, rel=0.05)
+
+
+def test_bf16_is_used_inside_modules_only() -> None:
+    network = prepare_network(start_network(), replace(CONFIG, precision="bf16"))
+    sums = sums_of(network, draw_samples(1), (64, 64))
+    assert sums.sums.dtype == torch.float32
+    assert all(level.dtype == torch.float32 for level in network.backbone(torch.zeros(1, 3, 64, 64)).values())
