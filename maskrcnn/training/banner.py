@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from maskrcnn.training.arguments import TrainArguments
+from maskrcnn.training.counts import DatasetCounts
 from maskrcnn.training.group import WorkerGroup
 from maskrcnn.training.network import describe_frozen
 from maskrcnn.training.recipe import TrainConfig
-from maskrcnn.training.samples import DatasetCounts
 from maskrcnn.training.schedule import ScheduleConfig
 
 MAX_NAMED_CATEGORIES = 12

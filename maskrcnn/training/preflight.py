@@ -6,7 +6,7 @@ from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset, safe_join
 from maskrcnn.coco.categories import CategoryMap
 from maskrcnn.errors import InputError
-from maskrcnn.training.samples import DatasetCounts
+from maskrcnn.training.counts import DatasetCounts
 
 MAX_NAMED = 100
 """Missing images that the message names one by one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import AnnotationError
 from maskrcnn.images import BadImage
 from maskrcnn.model.decode import decode_image
+from maskrcnn.training.counts import count_learnt
 from maskrcnn.training.mask_grids import GRID_SIDE, draw_grid, draw_union, nearest_indices, read_patch
 from maskrcnn.training.recipe import Negatives
 from maskrcnn.training.transforms import (
@@ -80,19 +81,6 @@ class Sample:
         return replace(self, **pinned)
 
 
-@dataclass(frozen=True)
-class DatasetCounts:
-    """What a training set holds, for people: what is learnt from, and what is left out and why."""
-
-    num_images: int
-    num_negatives: int
-    num_crowds: int
-    instances_by_category: dict[str, int]
-    left_out: dict[str, int]
-    first_left_out: dict[str, str] = field(default_factory=dict)
-    """For each reason, the first annotation as messages name it."""
-
-
 class CocoSamples(Dataset[Sample]):
     """The images of a COCO file with their instances, each looked at as its key says.
 
@@ -128,7 +116,7 @@ class CocoSamples(Dataset[Sample]):
         is_degenerate = (self._boxes[:, 2:] - self._boxes[:, :2] < _MIN_SIDE_PX).any(axis=1)
         self._is_usable = has_mask & ~coco.iscrowd & ~is_degenerate
         self._is_crowd = coco.iscrowd & has_mask
-        self.counts = _count(
+        self.counts = count_learnt(
             coco,
             self._is_usable,
             {"no mask": ~coco.iscrowd & ~has_mask, "degenerate box": ~coco.iscrowd & has_mask & is_degenerate},
@@ -281,23 +269,6 @@ def _boxes_within_images(coco: CocoDataset) -> NDArray[np.float64]:
         np.clip(y + height, 0, heights),
     ]
     return np.stack(edges, axis=1)
-
-
-def _count(coco: CocoDataset, is_usable: NDArray[np.bool_], left_out: dict[str, NDArray[np.bool_]]) -> DatasetCounts:
-    with_instances = len(np.unique(coco.image_indices[is_usable]))
-    labels, numbers = np.unique(coco.category_ids[is_usable], return_counts=True)
-    by_id = dict(zip(labels.tolist(), numbers.tolist(), strict=True))
-    names = zip(coco.categories.ids, coco.categories.names, strict=True)
-    return DatasetCounts(
-        num_images=coco.num_images,
-        num_negatives=coco.num_images - with_instances,
-        num_crowds=int(coco.iscrowd.sum()),
-        instances_by_category={name: by_id.get(category_id, 0) for category_id, name in names},
-        left_out={reason: int(which.sum()) for reason, which in left_out.items() if which.any()},
-        first_left_out={
-            reason: coco.describe(int(which.argmax())) for reason, which in left_out.items() if which.any()
-        },
-    )
 
 
 def keep_samples(samples: list[Sample]) -> list[Sample]:

@@ -10,8 +10,8 @@ import pytest
 from maskrcnn.errors import ClusterError
 from maskrcnn.training.arguments import TrainArguments
 from maskrcnn.training.banner import describe_batch, describe_rate, describe_training
+from maskrcnn.training.counts import DatasetCounts
 from maskrcnn.training.group import WorkerGroup, size_group
-from maskrcnn.training.samples import DatasetCounts
 
 Nodes = list[dict[str, float]]
 LAPTOP: Nodes = [{"CPU": 2.0, "memory": 1e9}]
