@@ -33,9 +33,12 @@ bench: setup
 	$(BIN)/python benchmarks/loader.py --small --scale both
 	$(BIN)/python benchmarks/predict.py --small
 	$(BIN)/python benchmarks/plan.py --small
+	$(BIN)/python benchmarks/train.py --small
 
+# Needs a GPU; torch's wheel and pycocotools are enough.
 bench-gpu: setup
-	@echo "nothing yet"
+	$(BIN)/python benchmarks/masks.py
+	$(BIN)/python benchmarks/train.py --loader-workers 8 --steps 10 --output benchmarks/results/train_gpu.json
 
 test-faults: setup
 	@echo "nothing yet"

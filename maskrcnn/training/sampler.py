@@ -44,6 +44,7 @@ class StepOrder:
         groups: (N,) for each image the group that it shares batches with; all 0 for no grouping.
         indices: (N,) which samples of the data set these images are; None: all, in order.
         global_batch_size: images a step; the last step of an epoch has what is left.
+        keeps_rest: whether there is such a last step; norms that are synced over the ranks cannot have one.
         seed: of the training.
     """
 
@@ -51,11 +52,13 @@ class StepOrder:
     global_batch_size: int
     seed: int
     indices: NDArray[np.int64] | None = None
+    keeps_rest: bool = True
 
     @property
     def steps_per_epoch(self) -> int:
         """Count the steps in which every image comes once."""
-        return -(-len(self.groups) // self.global_batch_size)
+        whole, rest = divmod(len(self.groups), self.global_batch_size)
+        return whole + (rest > 0 and (self.keeps_rest or whole == 0))
 
     def keys_of(self, step: int) -> list[SampleKey]:
         """Give the samples of a step, counted from 0 over all epochs."""
@@ -67,7 +70,8 @@ class StepOrder:
     def samples_before(self, step: int) -> int:
         """Count the samples that are consumed when a step begins."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        return epoch * len(self.groups) + min(place * self.global_batch_size, len(self.groups))
+        an_epoch = min(self.steps_per_epoch * self.global_batch_size, len(self.groups))
+        return epoch * an_epoch + min(place * self.global_batch_size, an_epoch)
 
 
 def build_order(
@@ -83,7 +87,7 @@ def build_order(
     groups = aspect_groups(heights[indices], widths[indices])
     if config.augment.crop_size_px:
         groups = np.zeros_like(groups)
-    return StepOrder(groups, config.global_batch_size, config.seed, indices)
+    return StepOrder(groups, config.global_batch_size, config.seed, indices, keeps_rest=not config.norms_are_synced)
 
 
 @functools.lru_cache(maxsize=4)

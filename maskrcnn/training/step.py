@@ -6,14 +6,15 @@ counted: what a step did is read afterwards, and whether its update may happen i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import ClusterError
@@ -165,17 +166,21 @@ class Learner:
         grad_norm = self._update(signals, num_places, learning_rate)
         return PendingStep(step, learning_rate, torch.cat([signals, grad_norm[None]]), num_places)
 
-    def halve(self) -> None:
+    def halve(self, largest_share: int | None = None) -> None:
         """Go on with micro-batches of half the size, after a step that was out of memory.
+
+        Args:
+            largest_share: images of a step that a rank has at most; larger micro-batches are none.
 
         Raises:
             ClusterError: when micro-batches are single images already.
         """
-        if self.micro_batch_size == 1:
+        size = min(self.micro_batch_size, largest_share or self.micro_batch_size)
+        if size == 1:
             rule = "must hold one image of a micro-batch, and does not"
             remedy = "use a smaller --min-size and --max-size, or a smaller --backbone"
             raise ClusterError(f"memory of {self._device}", rule, remedy=remedy)
-        self.micro_batch_size //= 2
+        self.micro_batch_size = size // 2
         self._is_halted.zero_()
 
     def _accumulate(
@@ -191,10 +196,13 @@ class Learner:
             for batch in batches:
                 # Denominators are of the global batch: with several micro-batches, all are counted before any is learnt
                 # from, at the cost of a forward pass without the heads.
-                with torch.set_grad_enabled(len(batches) == 1):
-                    forward = self._forward(batch, shape, counts_only=len(batches) > 1)
+                is_only_counted = len(batches) > 1
+                with torch.set_grad_enabled(not is_only_counted), self._norms_kept(is_only_counted):
+                    forward = self._forward(batch, shape, counts_only=is_only_counted)
                 counts += forward.counts
         except torch.OutOfMemoryError:
+            if self.config.norms_are_synced:
+                raise  # the other ranks wait for this one's norms: only a new group can go on
             is_out_of_memory = True
         if self._group is not None:
             dist.all_reduce(counts, group=self._group)
@@ -213,6 +221,19 @@ class Learner:
         except torch.OutOfMemoryError:
             return True
         return False
+
+    @contextmanager
+    def _norms_kept(self, are_kept: bool) -> Iterator[None]:
+        """Keep batch norms' running means as they are: images that are only counted come again."""
+        norms = [each for each in self.network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms if are_kept else ():
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
     def _forward(self, batch: Sequence[Sample], shape: tuple[int, int], *, counts_only: bool = False) -> LossSums:
         for sampler in (self.network.rpn.fg_bg_sampler, self.network.roi_heads.fg_bg_sampler):

@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.evaluate import Metrics
-from maskrcnn.errors import NonFiniteError, OutputError
+from maskrcnn.errors import InputError, NonFiniteError, OutputError
 from maskrcnn.model.network import build_network
 from maskrcnn.training import checkpoint
 from maskrcnn.training.bundles import BUNDLE, LAST_BUNDLE, save_trained
@@ -41,6 +41,9 @@ class WorkerRun:
 
     def __init__(self, settings: RunSettings, place: Place, train: CocoDataset, val: CocoDataset | None) -> None:
         self._settings, self._config, self._place, self._val = settings, settings.config, place, val
+        if settings.config.norms_are_synced and settings.config.global_batch_size % place.world_size:
+            rule = f"needs the same images on every worker: {settings.config.global_batch_size} on {place.world_size}"
+            raise InputError("--norm sync", rule, remedy="take another --num-workers or --batch-size")
         self._group = dist.group.WORLD if place.world_size > 1 else None
         self._object_group: Any = dist.new_group(backend="gloo") if self._group is not None else None
         self._cache = ImageCache(settings.output_uri, settings.cache_bytes)
@@ -155,7 +158,7 @@ class WorkerRun:
     def _take(self, result: StepResult) -> None:
         """Draw the consequences of a step, the same on every rank."""
         if result.is_out_of_memory:
-            self._learner.halve()
+            self._learner.halve(-(-self._config.global_batch_size // self._place.world_size))
             self._pending, self._loader = None, None  # whatever ran since has changed nothing
             micro_batch_size = self._learner.micro_batch_size
             self._state = replace(

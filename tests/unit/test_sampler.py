@@ -73,3 +73,10 @@ def test_images_meet_others_in_every_epoch() -> None:
     order = _order(40)
     met = [frozenset(key.sample_index for key in order.keys_of(step)) for step in range(20)]
     assert len(set(met)) == 20
+
+
+def test_without_a_rest_every_step_is_whole() -> None:
+    order = StepOrder(np.zeros(10, np.int64), 4, 0, keeps_rest=False)
+    assert order.steps_per_epoch == 2
+    assert [len(order.keys_of(step)) for step in range(5)] == [4] * 5
+    assert [order.samples_before(step) for step in range(4)] == [0, 4, 8, 12]

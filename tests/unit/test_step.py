@@ -22,6 +22,7 @@ from tests.learning import (
     inject_proposals,
     learn,
     new_learner,
+    normal_images,
     padded_shape,
     start_network,
     state_of,
@@ -204,3 +205,16 @@ def test_bf16_is_used_inside_modules_only() -> None:
     sums = sums_of(network, draw_samples(1), (64, 64))
     assert sums.sums.dtype == torch.float32
     assert all(level.dtype == torch.float32 for level in network.backbone(torch.zeros(1, 3, 64, 64)).values())
+
+
+def test_norms_see_an_image_once_though_accumulation_counts_it_before() -> None:
+    config = replace(CONFIG, micro_batch_size=1, global_batch_size=2)
+    samples = draw_samples(1, 2)
+    expected = start_network("batch").train()
+    with torch.no_grad():
+        for sample in samples:
+            expected.backbone(normal_images([sample], padded_shape(samples)))
+    network = start_network("batch")
+    learn(new_learner(config, network), samples, range(1))
+    name = "backbone.body.bn1.running_mean"
+    torch.testing.assert_close(network.state_dict()[name], expected.state_dict()[name])

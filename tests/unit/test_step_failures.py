@@ -158,6 +158,12 @@ def test_memory_that_does_not_hold_one_image_is_refused_with_a_remedy() -> None:
     assert "--min-size" in str(caught.value)
 
 
+def test_a_micro_batch_larger_than_any_share_is_halved_from_the_share() -> None:
+    learner = new_learner(replace(CONFIG, micro_batch_size=8))
+    learner.halve(largest_share=2)
+    assert learner.micro_batch_size == 1
+
+
 def test_what_else_goes_wrong_is_not_taken_for_full_memory() -> None:
     def fail(step: int, batch: Sequence[Sample], sums: Tensor) -> Tensor:
         raise RuntimeError("something else")
