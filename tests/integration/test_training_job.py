@@ -175,12 +175,12 @@ def test_losses_that_are_not_finite_name_their_image_and_stop_the_training(
 
 
 def test_validation_on_two_workers_gives_one_workers_numbers_and_keeps_the_best(
-    shelves: Path, local_ray: None, tmp_path: Path
+    shelves: Path, local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     numbers = {}
-    for workers in ("1", "2"):
+    for workers, count in (("1", 1), ("1,2", 2)):  # the second as many as there is room for
         output = tmp_path / workers
-        changes = {"num_workers": workers, "batch_size": 4 // int(workers), "learning_rate": 1e-5 / int(workers)}
+        changes = {"num_workers": workers, "batch_size": 4 // count, "learning_rate": 1e-5 / count}
         val = {"val_images": f"{shelves}/images", "val_annotations": f"{shelves}/annotations.json"}
         report = TrainingJob(arguments(shelves, output, ema_decay=0.9, **changes, **val)).run()
         validations = [line for line in read_metrics(str(output)) if "validation" in line]
@@ -190,4 +190,5 @@ def test_validation_on_two_workers_gives_one_workers_numbers_and_keeps_the_best(
         document = json.loads((output / "bundle" / "model.json").read_text())
         assert document["provenance"]["step"] == report.state.best_step
         assert list((output / "tensorboard").iterdir())
-    assert numbers["1"] == pytest.approx(numbers["2"], abs=0.02)
+        assert f"{count} worker(s) at step 0 of 6" in capsys.readouterr().out
+    assert numbers["1"] == pytest.approx(numbers["1,2"], abs=0.02)
