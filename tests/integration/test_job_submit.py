@@ -57,7 +57,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "HOME": str(folder),  # so that no token of another tool is taken, nor one left
     }
-    port, dashboard_port, *others = (str(free_port()) for _ in range(5))
+    port, dashboard_port, *others = (str(free_port()) for _ in range(6))
     flags = (
         "--dashboard-agent-listen-port",
         "--dashboard-agent-grpc-port",
@@ -79,7 +79,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

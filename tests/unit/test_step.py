@@ -210,11 +210,13 @@ def test_bf16_is_used_inside_modules_only() -> None:
 def test_norms_see_an_image_once_though_accumulation_counts_it_before() -> None:
     config = replace(CONFIG, micro_batch_size=1, global_batch_size=2)
     samples = draw_samples(1, 2)
-    expected = start_network("batch").train()
+    expected, network = start_network("batch").train(), start_network("batch")
+    for module in (*expected.modules(), *network.modules()):
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.1
     with torch.no_grad():
         for sample in samples:
             expected.backbone(normal_images([sample], padded_shape(samples)))
-    network = start_network("batch")
     learn(new_learner(config, network), samples, range(1))
     name = "backbone.body.bn1.running_mean"
     torch.testing.assert_close(network.state_dict()[name], expected.state_dict()[name])

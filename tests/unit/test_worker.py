@@ -139,9 +139,7 @@ def test_a_machine_that_will_be_taken_away_makes_it_save_at_once(trial: Trial, m
 
 def test_checkpoints_come_by_minutes_and_know_no_more_steps_than_the_metrics(trial: Trial) -> None:
     trial.run(trial.settings(save_s=1e-6, keep_checkpoints=9))
-    steps = sorted(checkpoint.list_checkpoints(str(trial.output)))
-    assert len(steps) >= 4
-    assert steps[-1] == 4
+    assert set(checkpoint.list_checkpoints(str(trial.output))) > {0, 4}, "also between the first and the last"
     assert len(trial.losses()) == 4
     assert trial.run(trial.settings()).step == 4, "nothing is left"
 
