@@ -50,7 +50,7 @@ class DemoArguments:
     """The folder to leave everything in; what an earlier demo left there is replaced."""
     seed: int = 0
     """Of the drawing and the training."""
-    num_steps: int = 200
+    num_steps: int = 320
     """Optimizer updates; more give a better model."""
     num_images: int = 200
     """To learn from, and as many unseen ones to label; 10 or more."""

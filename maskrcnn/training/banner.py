@@ -25,7 +25,7 @@ def describe_training(
     sizes = arguments.preprocess
     lines = [
         f"network    {arguments.backbone}, heads {arguments.heads}, {sizes.min_size_px} to {sizes.max_size_px} px, "
-        f"precision {config.precision}{', compiled' if config.compiles else ''}",
+        f"precision {_describe_precision(config, group)}{', compiled' if config.compiles else ''}",
         f"loaded     {loaded}",
         f"frozen     {describe_frozen(config.frozen_stages)}; norms {describe_norms(arguments, config)}",
         f"images     {_describe_images(counts, num_learnt, config)}",
@@ -66,6 +66,12 @@ def describe_rate(arguments: TrainArguments, config: TrainConfig) -> str:
 def describe_norms(arguments: TrainArguments, config: TrainConfig) -> str:
     """Say which norms are trained."""
     return "synced over the workers" if config.norms_are_synced else arguments.model(1).norm
+
+
+def _describe_precision(config: TrainConfig, group: WorkerGroup) -> str:
+    if config.precision != "auto":
+        return config.precision
+    return "bf16 where the GPU has it, else fp32" if group.num_gpus else "fp32"
 
 
 def _describe_images(counts: DatasetCounts, num_learnt: int, config: TrainConfig) -> str:

@@ -136,7 +136,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rois_per_image": 32,
         "anchors_per_image": 64,
         "proposals_per_image": 250,
-        "max_steps": 200,
+        "max_steps": 320,
     },
 }
 """What a preset sets instead of the defaults; what is given on the command line goes before it.

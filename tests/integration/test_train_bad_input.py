@@ -99,7 +99,7 @@ def command(
 def test_what_is_refused_here_would_otherwise_start(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(pytest.fail.Exception, match="workers were started"):
         command.refusal()
-    assert "schedule   200 steps" in capsys.readouterr().out
+    assert "schedule   320 steps" in capsys.readouterr().out
     assert (command.output / "training.json").exists()
 
 

@@ -100,7 +100,7 @@ def test_what_is_given_goes_before_the_preset(parse: Parse, words: list[str], co
     assert (code, said) == (0, [])
     assert given is not None
     assert (given.learning_rate, given.short_sides, given.weights) == (0.0005, (64, 96), "imagenet")
-    assert (given.backbone, given.max_steps) == ("resnet18", 200)
+    assert (given.backbone, given.max_steps) == ("resnet18", 320)
 
 
 def test_epochs_that_are_given_go_before_the_steps_of_a_preset(parse: Parse) -> None:
