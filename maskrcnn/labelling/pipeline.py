@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -24,11 +23,10 @@ from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, Part
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
-from maskrcnn.progress import Progress
+from maskrcnn.progress import Progress, watched
 
 logger = logging.getLogger(__name__)
 
-PROGRESS_EVERY_S = 0.5
 DEATHS_TO_BLAME = 2
 """Fresh workers that must die on an image before it is called the killer: nodes die too."""
 
@@ -42,9 +40,14 @@ def run_on_pool(
         One summary a part, in the order in which they are done.
     """
     counter = _Counter.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+
+    def look() -> None:
+        with suppress(ray.exceptions.RayError):  # a line late is no reason to stop
+            progress.update(*ray.get(counter.counts.remote(), timeout=30))
+
     silent = {part.id: part for part in parts}
     try:
-        with _watched(counter, progress):
+        with watched(look):
             for summary in _run_ray_data(parts, pool, settings, counter):
                 del silent[PartId(summary.plan, summary.part)]
                 yield summary
@@ -150,27 +153,6 @@ def _make_one_by_one(part: PlannedPart, pool: Pool, settings: MakerSettings) -> 
     finally:
         for worker in workers:
             ray.kill(worker)
-
-
-@contextmanager
-def _watched(counter: Any, progress: Progress) -> Iterator[None]:
-    """Show the counter's state now and then while the pool works."""
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(PROGRESS_EVERY_S):
-            try:
-                progress.update(*ray.get(counter.counts.remote(), timeout=30))
-            except ray.exceptions.RayError:
-                continue  # a line late is no reason to stop
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watcher.join()
 
 
 def _row_from_part(part: PlannedPart) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def describe_norms(arguments: TrainArguments, config: TrainConfig) -> str:
 def _describe_precision(config: TrainConfig, group: WorkerGroup) -> str:
     if config.precision != "auto":
         return config.precision
-    return "bf16 where the GPU has it, else fp32" if group.num_gpus else "fp32"
+    return "bf16 if the GPU has it" if group.num_gpus else "fp32"
 
 
 def _describe_images(counts: DatasetCounts, num_learnt: int, config: TrainConfig) -> str:

@@ -6,7 +6,6 @@ import logging
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.errors import ClusterError, MaskrcnnError, TrainingFailedError
-from maskrcnn.progress import LiveLine
+from maskrcnn.progress import LiveLine, watched
 from maskrcnn.training.checkpoint import TrainState
 from maskrcnn.training.group import WorkerGroup
 from maskrcnn.training.loop import LoopSettings, train_worker
@@ -29,7 +28,6 @@ logger = logging.getLogger(__name__)
 COLLECTIVE_TIMEOUT_S = 300
 """How long ranks wait for each other before a training is taken for stuck; longer than any validation's scoring."""
 ELASTIC_CHECK_S = 60.0
-WATCH_EVERY_S = 0.5
 
 
 @ray.remote
@@ -111,7 +109,7 @@ def run_group(
         ),
     )
     try:
-        with _watched(board):
+        with _shown(board):
             trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise _cause(board, error) from error
@@ -139,12 +137,11 @@ def _last_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _watched(board: Any) -> Iterator[None]:
+def _shown(board: Any) -> Iterator[None]:
     """Show what rank 0 pins up, while the workers train."""
-    stop = threading.Event()
     live = LiveLine(sys.stdout)
 
-    def show() -> None:
+    def look() -> None:
         try:
             glance, news = ray.get(board.look.remote(), timeout=30)
         except ray.exceptions.RayError:
@@ -154,16 +151,9 @@ def _watched(board: Any) -> Iterator[None]:
         if glance is not None:
             live.show(glance_line(glance), is_last=glance.step == glance.max_steps)
 
-    def watch() -> None:
-        while not stop.wait(WATCH_EVERY_S):
-            show()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
-        yield
+        with watched(look):
+            yield
     finally:
-        stop.set()
-        watcher.join()
-        show()
+        look()
         live.close()

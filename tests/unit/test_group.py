@@ -119,10 +119,7 @@ def test_the_banner_says_what_will_happen() -> None:
     assert list(lines) == [
         "network", "loaded", "frozen", "images", "instances", "left out", "batch", "rate", "schedule", "output",
     ]  # fmt: skip
-    assert (
-        lines["network"]
-        == "resnet50, heads v1, 800 to 1333 px, precision bf16 where the GPU has it, else fp32, compiled"
-    )
+    assert lines["network"] == "resnet50, heads v1, 800 to 1333 px, precision bf16 if the GPU has it, compiled"
     assert lines["loaded"] == "weights imagenet: loaded much"
     assert lines["frozen"] == "the stem, layer1; norms frozen"
     assert lines["images"] == "1,000 to learn from; 40 without instances (as background), 1,234 crowds (ignored areas)"
