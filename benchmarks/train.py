@@ -201,7 +201,7 @@ def peak_in_own_process(name: str) -> int:
 def parse() -> argparse.Namespace:
     """Read the command line; without images, shelves are drawn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="resnet18 on 160 px: a minute or two")
+    parser.add_argument("--small", action="store_true", help="resnet18 on 160 px, fp32 only: a few minutes")
     parser.add_argument("--images", type=Path, help="a folder of images; default: drawn shelves of 1080x1440")
     parser.add_argument("--annotations", type=Path, help="their COCO JSON")
     parser.add_argument("--backbone", default="resnet50")
@@ -218,7 +218,7 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.small:
         arguments.backbone, arguments.min_size, arguments.max_size = "resnet18", 160, 213
-        arguments.rounds, arguments.steps = min(arguments.rounds, 3), 2
+        arguments.rounds, arguments.steps, arguments.ways = min(arguments.rounds, 2), 1, list(WAYS[:2])
     return arguments
 
 
