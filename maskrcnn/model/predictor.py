@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNN
@@ -26,6 +25,7 @@ from maskrcnn.errors import ClusterError, InputError
 from maskrcnn.images import BadImage
 from maskrcnn.model.bundle import Category, load_bundle, load_network
 from maskrcnn.model.decode import DecodedImage, decode_image
+from maskrcnn.model.inputs import build_input
 from maskrcnn.model.masks import encode_instance_masks
 from maskrcnn.model.precision import InBf16, resolve_device, uses_bf16, variant_of
 from maskrcnn.model.shapes import bucket_shape, resized_shape
@@ -236,11 +236,7 @@ class Predictor:
     def _detect(self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
         """Run the network on images of one padded shape."""
         resized = [resized_shape(*image.size, self.preprocess) for image in images]
-        batch = torch.zeros(len(images), 3, *shape, device=self.device)
-        for slot, image, size in zip(batch, images, resized, strict=True):
-            pixels = (image.pixels.to(self.device).contiguous().float() / 255 - self._mean) / self._std
-            slot[:, : size[0], : size[1]] = F.interpolate(pixels[None], size, mode="bilinear", align_corners=False)[0]
-
+        batch = build_input([image.pixels for image in images], resized, shape, self._mean, self._std)
         features = self._backbone(batch)
         proposals, _ = self._rpn(ImageList(batch, resized), features)
         heads = self._heads if with_masks else self._box_heads

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 
@@ -214,8 +213,3 @@ class CheckpointWriter:
 def first_tensors(network: torch.nn.Module) -> dict[str, Tensor]:
     """Give what the checkpoint before the first step holds: a network's first weights."""
     return {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-
-
-def named_tensors(tensors: dict[str, Tensor]) -> Iterator[Tensor]:
-    """Give tensors in the order of their names, which is that of every rank."""
-    return (tensors[name] for name in sorted(tensors))

@@ -7,17 +7,17 @@ counted: what a step did is read afterwards, and whether its update may happen i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import ClusterError
+from maskrcnn.model.inputs import build_input
 from maskrcnn.training.gradients import GradientBuckets
 from maskrcnn.training.losses import COUNT_NAMES, LOSS_NAMES, LossSums, Target, compute_losses
 from maskrcnn.training.network import KeyedSampler
@@ -197,7 +197,8 @@ class Learner:
                 # Denominators are of the global batch: with several micro-batches, all are counted before any is learnt
                 # from, at the cost of a forward pass without the heads.
                 is_only_counted = len(batches) > 1
-                with torch.set_grad_enabled(not is_only_counted), self._norms_kept(is_only_counted):
+                norms_kept = self._norms_kept() if is_only_counted else nullcontext()
+                with torch.set_grad_enabled(not is_only_counted), norms_kept:
                     forward = self._forward(batch, shape, counts_only=is_only_counted)
                 counts += forward.counts
         except torch.OutOfMemoryError:
@@ -223,11 +224,11 @@ class Learner:
         return False
 
     @contextmanager
-    def _norms_kept(self, are_kept: bool) -> Iterator[None]:
+    def _norms_kept(self) -> Iterator[None]:
         """Keep batch norms' running means as they are: images that are only counted come again."""
         norms = [each for each in self.network.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
         momenta = [norm.momentum for norm in norms]
-        for norm in norms if are_kept else ():
+        for norm in norms:
             norm.momentum = 0.0
         try:
             yield
@@ -239,12 +240,8 @@ class Learner:
         for sampler in (self.network.rpn.fg_bg_sampler, self.network.roi_heads.fg_bg_sampler):
             if isinstance(sampler, KeyedSampler):
                 sampler.keys = [sample.key for sample in batch]
-        images = torch.zeros(len(batch), 3, *shape, device=self._device)
-        for slot, sample in zip(images, batch, strict=True):
-            pixels = sample.image.to(self._device, non_blocking=True).float() / 255
-            normal = (pixels - self._mean) / self._std
-            height, width = sample.size
-            slot[:, :height, :width] = F.interpolate(normal[None], sample.size, mode="bilinear", align_corners=False)[0]
+        pixels, sizes = [sample.image for sample in batch], [sample.size for sample in batch]
+        images = build_input(pixels, sizes, shape, self._mean, self._std)
         if self._device.type == "cuda":
             images = images.contiguous(memory_format=torch.channels_last)
         targets = [Target.of(sample, self._device) for sample in batch]
