@@ -27,7 +27,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from maskrcnn.coco.annotations import CocoDataset, load_coco, safe_join
+from maskrcnn.coco.annotations import CocoDataset, load_coco
+from maskrcnn.coco.file_names import safe_join
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.images import BadImage, decode
 from maskrcnn.model.network import build_network

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 import ray._private.ray_constants
@@ -23,6 +24,19 @@ LOCAL_RAY_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the workers beside them
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: listen on loopback only
 }
+
+
+_Args = ParamSpec("_Args")
+_Result = TypeVar("_Result")
+
+
+class ClusterExecutor(Executor):
+    """Runs functions as tasks of the cluster that was joined, each on a CPU."""
+
+    def submit(self, fn: Callable[_Args, _Result], /, *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
+        """Start a task; its failures are the future's."""
+        future: Future[_Result] = ray.remote(num_cpus=1)(fn).remote(*args, **kwargs).future()
+        return future
 
 
 def is_on_cluster() -> bool:

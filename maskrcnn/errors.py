@@ -3,6 +3,8 @@
     MaskrcnnError
     ├── InputError              what the user gave is wrong: exit code 2
     │   ├── AnnotationError     a COCO file, an annotation, a segmentation, an RLE
+    │   │   └── JsonError       a file that is no JSON
+    │   │       └── CutOffError one that ends too early
     │   ├── BundleError         a model bundle or weights
     │   ├── OutputError         an output that cannot take this job's results
     │   └── ClusterError        too few resources to run
@@ -63,6 +65,14 @@ class InputError(MaskrcnnError):
 
 class AnnotationError(InputError):
     """A COCO document, annotation or segmentation that breaks the format."""
+
+
+class JsonError(AnnotationError):
+    """A file that is no JSON."""
+
+
+class CutOffError(JsonError):
+    """A JSON file that ends too early."""
 
 
 class BundleError(InputError):

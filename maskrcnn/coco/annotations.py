@@ -6,11 +6,8 @@ Refuses only what cannot be used, naming file, id, field and rule; what looks wr
 from __future__ import annotations
 
 import io
-import os
-import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
-from urllib.parse import unquote
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +17,7 @@ from maskrcnn.coco import rle
 from maskrcnn.coco.categories import CategoryMap
 from maskrcnn.coco.columns import AnnotationColumns, CategoryColumns, ImageColumns
 from maskrcnn.coco.document import Members, members_of, stream_members
+from maskrcnn.coco.ids import find_ids
 from maskrcnn.coco.packed import NONE, PackedSegmentations, PackedText
 from maskrcnn.errors import AnnotationError, StorageError
 
@@ -34,7 +32,7 @@ class CocoDataset:
     image_ids: NDArray[np.int64]
     """(N,)"""
     file_names: PackedText
-    """N, as in the file; `safe_join` makes URIs of them."""
+    """N, as in the file; `file_names.safe_join` makes URIs of them."""
     heights: NDArray[np.int64]
     """(N,) px"""
     widths: NDArray[np.int64]
@@ -131,45 +129,6 @@ def parse_coco(document: bytes | dict[str, Any], place: str) -> CocoDataset:
     return collect(members_of(document, place), place)
 
 
-def safe_join(root_uri: str, file_name: str) -> str:
-    """Give the URI of an image below a folder, whatever the annotation file says.
-
-    Args:
-        root_uri: the folder of the images.
-        file_name: relative to it, with `/` between folders.
-
-    Returns:
-        The normalised URI.
-
-    Raises:
-        AnnotationError: a name that leaves the folder: `..`, an absolute path, another scheme, a backslash, a NUL, or,
-            on this machine, a symbolic link that leads out.
-    """
-
-    def refuse(rule: str) -> NoReturn:
-        raise AnnotationError(f"file_name {file_name!r:.200}", rule, root_uri)
-
-    decoded = unquote(file_name)
-    if "\0" in decoded:
-        refuse("must not hold a NUL")
-    if "\\" in decoded:
-        refuse("must have / between folders, not a backslash")
-    if decoded.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", decoded):
-        refuse("must be relative to the folder of images")
-    if ".." in decoded.split("/"):
-        refuse("must not leave the folder of images")
-    segments = [segment for segment in file_name.split("/") if segment not in ("", ".")]
-    if not segments:
-        refuse("must name a file")
-    root = storage.normalise(root_uri)
-    joined = storage.join(root, *segments)
-    if storage.is_local(root):
-        real_root = os.path.realpath(root)
-        if os.path.commonpath([real_root, os.path.realpath(joined)]) != real_root:
-            refuse("must not lead out of the folder of images by a symbolic link")
-    return joined
-
-
 def collect(members: Members, place: str) -> CocoDataset:
     """Turn the members of a document, in any order, into columns; of a name that comes twice the last counts.
 
@@ -210,12 +169,12 @@ def _build(
     annotations.check()
     image_ids, annotation_ids = images.take("id"), annotations.take("id")
     of_image, category_ids = annotations.take("image_id"), annotations.take("category_id")
-    image_indices, is_known = _find(of_image, image_ids)
+    image_indices, is_known = find_ids(of_image, image_ids)
     if not is_known.all():
         index = int(is_known.argmin())
         rule = f"must be the id of one of the images, got {of_image[index]}"
         raise AnnotationError(f"annotation {annotation_ids[index]} image_id", rule, place)
-    _, is_known = _find(category_ids, np.array(category_map.ids, np.int64))
+    _, is_known = find_ids(category_ids, np.array(category_map.ids, np.int64))
     if not is_known.all():
         index = int(is_known.argmin())
         thing = f"annotation {annotation_ids[index]} (image {of_image[index]}) category_id"
@@ -255,15 +214,6 @@ def _build(
         segmentations=segmentations,
         first_without={name: int(annotation_ids[lacks].min()) for name, lacks in is_lacking.items() if lacks.any()},
     )
-
-
-def _find(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Give each one's place in `ids`, and whether it is there at all."""
-    if not len(ids):
-        return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.bool_)
-    order = np.argsort(ids)
-    indices = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
-    return indices, ids[indices] == wanted
 
 
 def _map_categories(categories: CategoryColumns) -> CategoryMap:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from maskrcnn.coco.ids import repeats
 from maskrcnn.coco.packing import SegmentationPacker
 from maskrcnn.coco.records import Records
 from maskrcnn.errors import AnnotationError
@@ -49,11 +50,10 @@ class Columns:
         if self._failure is not None:
             raise self._failure
         ids = self._pieces["id"] = [self.take("id")]
-        _, firsts = np.unique(ids[0], return_index=True)
-        if len(firsts) != len(ids[0]):
-            repeat = int(np.setdiff1d(np.arange(len(ids[0])), firsts)[0])
+        is_repeat = repeats(ids[0])
+        if is_repeat.any():
             rule = f"must be unique among {self.name}"
-            raise AnnotationError(f"{self.singular} id {ids[0][repeat]}", rule, self.place)
+            raise AnnotationError(f"{self.singular} id {ids[0][is_repeat.argmax()]}", rule, self.place)
 
     def take(self, column: str) -> NDArray[Any]:
         """Give a column, which is no longer held here."""

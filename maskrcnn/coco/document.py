@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
-from maskrcnn.errors import AnnotationError
+from maskrcnn.errors import AnnotationError, CutOffError, JsonError
 
 WINDOW_BYTES = 1 << 20
 BATCH_ROWS = 4096
@@ -23,6 +23,7 @@ twice, and then the last counts, as in JSON. Whoever takes a name takes its elem
 
 _DECODER = json.JSONDecoder()
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
+_LITERALS = ("true", "false", "null", "NaN", "-Infinity")
 _CUT_REACH = 16
 """Characters: a value that ends or fails so close to the window's end may be one that the end has cut. The longest
 cut that shows no earlier is that of a pair of \\uXXXX escapes."""
@@ -49,7 +50,8 @@ def stream_members(file: BinaryIO, place: str, window_bytes: int = WINDOW_BYTES)
         window_bytes: read at a time, and about what a batch of elements takes in the file.
 
     Raises:
-        AnnotationError: it is not JSON, or no object.
+        JsonError: it is not JSON.
+        AnnotationError: it is no object.
     """
     window = _Window(file, place, window_bytes)
     if (root := window.peek()) != "{":
@@ -129,10 +131,15 @@ class _Window:
         here = json.JSONDecodeError(rule, self._text, self._at)
         line = self._lines_before + here.lineno
         column = here.colno + (self._column_before if here.lineno == 1 else 0)
-        raise self._not_json(f"{rule}: line {line} column {column} (char {self.position})")
+        rest = self._text[self._at :]
+        is_cut = self._is_last and (
+            rule.startswith(("Unterminated string", "Invalid \\u"))
+            or any(literal.startswith(rest) for literal in _LITERALS)
+        )
+        raise self._not_json(f"{rule}: line {line} column {column} (char {self.position})", is_cut)
 
-    def _not_json(self, reason: str) -> AnnotationError:
-        return AnnotationError("file", f"must be JSON: {reason}", self.place)
+    def _not_json(self, reason: str, is_cut: bool = False) -> JsonError:
+        return (CutOffError if is_cut else JsonError)("file", f"must be JSON: {reason}", self.place)
 
     def _read_more(self) -> None:
         if newlines := self._text.count("\n", 0, self._at):
@@ -153,7 +160,8 @@ class _Window:
             self._text += self._decoder.decode(body, self._is_last)
         except UnicodeDecodeError as error:
             position = self._bytes_before - num_pending + error.start
-            raise self._not_json(f"its byte {position} is not {error.encoding}: {error.reason}") from None
+            is_cut = error.reason == "unexpected end of data"
+            raise self._not_json(f"its byte {position} is not {error.encoding}: {error.reason}", is_cut) from None
         self._bytes_before += len(body)
 
 

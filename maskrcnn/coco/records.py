@@ -61,7 +61,7 @@ class Records:
     def whole_numbers(self, field: str, low: int = -(2**63), high: int = 2**63 - 1) -> NDArray[np.int64]:
         """Give a column of int64."""
         column: list[Any] = [row.get(field) for row in self.rows]
-        numbers = _int64s(column)
+        numbers = int64s(column)
         if numbers is not None and (not len(numbers) or (low <= numbers.min() and numbers.max() <= high)):
             return numbers
         for index, value in enumerate(column):
@@ -115,7 +115,8 @@ def flatten_lists(lists: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np
     return np.array(flat), np.fromiter(map(len, lists), np.int64, len(lists))
 
 
-def _int64s(values: list[Any]) -> NDArray[np.int64] | None:
+def int64s(values: list[Any]) -> NDArray[np.int64] | None:
+    """Give whole numbers as an array, fast; None where one is anything else, or too large."""
     if not set(map(type, values)) <= {int}:
         return None
     try:

@@ -27,6 +27,7 @@ __all__ = [
     "MAX_MASK_PIXELS",
     "Rle",
     "area",
+    "bbox_of_runs",
     "check_polygon",
     "check_rle",
     "checked_size",
@@ -200,8 +201,11 @@ def area(rle: Rle) -> int:
 
 def to_bbox(rle: Rle) -> list[float]:
     """Give the tight box round the foreground as [x, y, width, height], absolute px; all 0 for an empty mask."""
-    runs = check_rle(rle)
-    height = rle["size"][0]
+    return bbox_of_runs(check_rle(rle), rle["size"][0])
+
+
+def bbox_of_runs(runs: Counts, height: int) -> list[float]:
+    """Give the tight box round the foreground of a mask of this height, px, as `to_bbox` does."""
     ends = np.cumsum(runs)[1::2]
     starts = ends - runs[1::2]
     starts, lasts = starts[ends > starts], ends[ends > starts] - 1

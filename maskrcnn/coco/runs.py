@@ -84,6 +84,20 @@ def decode_counts(counts: bytes | str, *, thing: str = "segmentation", place: st
 
     Raises:
         AnnotationError: bytes outside the alphabet, a truncated string, a negative or overflowing run.
+    """
+    runs = parse_counts(counts, thing=thing, place=place)
+    if len(runs) and (runs.min() < 0 or runs.max() > MAX_MASK_PIXELS):
+        at = int(((runs < 0) | (runs > MAX_MASK_PIXELS)).argmax())
+        rule = f"must hold runs of 0 to {MAX_MASK_PIXELS} px, got {int(runs[at])} as run {at}"
+        raise AnnotationError(f"{thing} counts", rule, place)
+    return runs
+
+
+def parse_counts(counts: bytes | str, *, thing: str = "segmentation", place: str = "") -> Counts:
+    """Read the numbers out of a compressed string, whatever they are: runs may come out negative, or too long.
+
+    Raises:
+        AnnotationError: bytes outside the alphabet, or a truncated string.
 
     Source: pycocotools `maskApi.c`, `rleFrString`.
     """
@@ -117,9 +131,6 @@ def decode_counts(counts: bytes | str, *, thing: str = "segmentation", place: st
     runs -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * lengths)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
-    if runs.min() < 0 or runs.max() > MAX_MASK_PIXELS:
-        at = int(((runs < 0) | (runs > MAX_MASK_PIXELS)).argmax())
-        raise refuse(f"must hold runs of 0 to {MAX_MASK_PIXELS} px, got {int(runs[at])} as run {at}")
     return runs
 
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from maskrcnn import storage
-from maskrcnn.coco.annotations import safe_join
+from maskrcnn.coco.file_names import safe_join
 from maskrcnn.errors import AccessError, InputError, NotFoundError
 from maskrcnn.labelling.dates import with_date
 from maskrcnn.labelling.inventory import is_inventory, read_inventory

@@ -9,7 +9,8 @@ import numpy as np
 from torchvision.ops import box_convert
 
 from maskrcnn import storage
-from maskrcnn.coco.annotations import CocoDataset, safe_join
+from maskrcnn.coco.annotations import CocoDataset
+from maskrcnn.coco.file_names import safe_join
 from maskrcnn.coco.results import CocoResults
 from maskrcnn.errors import InputError, NotFoundError
 from maskrcnn.images import BadImage

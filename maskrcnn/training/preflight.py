@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from maskrcnn import storage
-from maskrcnn.coco.annotations import CocoDataset, safe_join
+from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.categories import CategoryMap
+from maskrcnn.coco.file_names import safe_join
 from maskrcnn.errors import InputError
 from maskrcnn.training.counts import DatasetCounts
 

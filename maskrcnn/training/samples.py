@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from maskrcnn import storage
-from maskrcnn.coco.annotations import CocoDataset, safe_join
+from maskrcnn.coco.annotations import CocoDataset
+from maskrcnn.coco.file_names import safe_join
 from maskrcnn.coco.packed import NONE
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import AnnotationError

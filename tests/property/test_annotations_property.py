@@ -13,8 +13,9 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from maskrcnn.coco.annotations import collect, parse_coco, safe_join
+from maskrcnn.coco.annotations import collect, parse_coco
 from maskrcnn.coco.document import stream_members
+from maskrcnn.coco.file_names import safe_join
 from maskrcnn.errors import AnnotationError
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

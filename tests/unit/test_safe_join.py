@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.coco.annotations import safe_join
+from maskrcnn.coco.file_names import safe_join
 from maskrcnn.errors import AnnotationError
 
 
