@@ -12,6 +12,7 @@
     ├── TrainingFailedError     workers were lost too often
     └── StorageError            a read or a write that failed
         ├── NotFoundError
+        ├── ExistsError         something is there, and is not replaced
         ├── AccessError         denied, read-only, not signed in
         ├── IntegrityError      the bytes are not the ones that were listed
         ├── StorageTimeout      transient
@@ -143,6 +144,10 @@ class NotFoundError(StorageError):
     """Nothing is stored under that URI."""
 
     kind: ErrorKind = "not_found"
+
+
+class ExistsError(StorageError):
+    """Something is stored under that URI already, and is not replaced."""
 
 
 class AccessError(StorageError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +30,7 @@ __all__ = [
     "list_uris",
     "normalise",
     "open_input",
+    "open_output",
     "put",
     "put_if_absent",
     "read_bytes",
@@ -121,6 +123,20 @@ def read_object(uri: str, etag: str, size: int) -> bytes:
 def open_input(uri: str) -> BinaryIO:
     """Open an object for reading at any position; only the ranges that are read travel."""
     return _store(uri).open_input(uri)
+
+
+def open_output(uri: str) -> AbstractContextManager[BinaryIO]:
+    """Open a new object for writing in one go, of any size; it is there once the block ends, whole, or never.
+
+    A block that ends with an error leaves nothing. On disk the last step is an exclusive link. For other stores the
+    body waits in a temporary file (`TMPDIR` says where); up to `SINGLE_PUT_BYTES` the last step is `put_if_absent`,
+    beyond it an upload in several parts, before which is looked once more whether something is there.
+
+    Raises:
+        ExistsError: when something is there, before or after the block.
+        AccessError, NotFoundError: when nothing can be written there.
+    """
+    return _store(uri).open_output(uri)
 
 
 def put(uri: str, body: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 LISTING_COLUMNS = ("uri", "etag", "size", "last_modified")
+
+EXISTS = "something is there already"
 
 _QUERY = re.compile(r"\?[^\s'\"<>]*")
 
@@ -41,6 +44,7 @@ class Store(Protocol):
     def read(self, uri: str) -> bytes: ...
     def read_version(self, uri: str, etag: str, size: int) -> bytes: ...
     def open_input(self, uri: str) -> BinaryIO: ...
+    def open_output(self, uri: str) -> AbstractContextManager[BinaryIO]: ...
     def put(self, uri: str, body: bytes) -> None: ...
     def put_if_absent(self, uri: str, body: bytes) -> PutAnswer: ...
     def delete(self, uri: str) -> None: ...

@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
-from maskrcnn.errors import AccessError, NotFoundError, StorageError
-from maskrcnn.storage.base import ObjectMeta, PutAnswer, listing_batch
+from maskrcnn.errors import AccessError, ExistsError, NotFoundError, StorageError
+from maskrcnn.storage.base import EXISTS, ObjectMeta, PutAnswer, listing_batch
 
 if TYPE_CHECKING:
     import pyarrow
@@ -63,23 +63,46 @@ class LocalStore:
                 os.close(descriptor)
 
     def put_if_absent(self, uri: str, body: bytes) -> PutAnswer:
-        """Write a file without a name, then link it in: nobody sees a part of it, and a kill leaves nothing behind."""
+        """Write a file without a name, then link it in."""
+        try:
+            with self._created(uri) as file:
+                file.write(body)
+        except ExistsError:
+            return PutAnswer.EXISTS
+        return PutAnswer.CREATED
+
+    @contextmanager
+    def open_output(self, uri: str) -> Iterator[BinaryIO]:
+        """Write a file without a name, then link it in."""
+        if os.path.lexists(_path(uri)):
+            raise ExistsError(uri, EXISTS)
+        with self._created(uri) as file:
+            yield file
+
+    @contextmanager
+    def _created(self, uri: str) -> Iterator[BinaryIO]:
+        """Give a file that is linked in when the block ends: nobody sees a part of it, and a kill leaves nothing."""
         path = _path(uri)
         folder = os.path.dirname(path)
         with _named_errors(uri):
             os.makedirs(folder, exist_ok=True)
+            descriptor, temporary = _open_unseen(folder)
             try:
-                descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
-            except (AttributeError, OSError) as error:
-                if isinstance(error, OSError) and error.errno in _DENIED | _ABSENT:
-                    raise
-                return _link_named_temporary(path, body)
-            try:
-                _write_all(descriptor, body)
-                # The descriptor, unused with an absolute path, makes Python call linkat, which follows links.
-                return _link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+                with open(descriptor, "wb", closefd=False) as file:
+                    yield file
+                os.fsync(descriptor)
+                try:
+                    if temporary:
+                        os.link(temporary, path)
+                    else:
+                        # The descriptor, unused with an absolute path, makes Python call linkat, which follows links.
+                        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
+                except FileExistsError as error:
+                    raise ExistsError(uri, EXISTS) from error
             finally:
                 os.close(descriptor)
+                if temporary:
+                    os.unlink(temporary)
 
     def delete(self, uri: str) -> None:
         """Delete a file, and its folder once that is empty: an object store has no empty folders either."""
@@ -172,24 +195,16 @@ def _write_all(descriptor: int, body: bytes) -> None:
     os.fsync(descriptor)
 
 
-def _link(source: str, path: str, *, src_dir_fd: int | None = None) -> PutAnswer:
+def _open_unseen(folder: str) -> tuple[int, str | None]:
+    """Open a file without a name; where the file system has none, a hidden one, which a kill can leave behind."""
     try:
-        os.link(source, path, src_dir_fd=src_dir_fd, follow_symlinks=True)
-    except FileExistsError:
-        return PutAnswer.EXISTS
-    return PutAnswer.CREATED
-
-
-def _link_named_temporary(path: str, body: bytes) -> PutAnswer:
-    """Do the same where the file system has no unnamed files; a kill can leave a hidden file behind."""
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".put-")
-    try:
-        os.fchmod(descriptor, 0o666 & ~_umask())
-        _write_all(descriptor, body)
-        return _link(temporary, path)
-    finally:
-        os.close(descriptor)
-        os.unlink(temporary)
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), None
+    except (AttributeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _DENIED | _ABSENT:
+            raise
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".put-")
+    os.fchmod(descriptor, 0o666 & ~_umask())
+    return descriptor, temporary
 
 
 @contextmanager

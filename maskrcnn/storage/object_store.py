@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import logging
-import os
 import re
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,8 +24,17 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from maskrcnn.errors import AccessError, IntegrityError, NotFoundError, StorageError, StorageTimeout, UnavailableError
-from maskrcnn.storage.base import LISTING_COLUMNS, ObjectMeta, PutAnswer, short_reason
+from maskrcnn.errors import (
+    AccessError,
+    ExistsError,
+    IntegrityError,
+    NotFoundError,
+    StorageError,
+    StorageTimeout,
+    UnavailableError,
+)
+from maskrcnn.storage.base import EXISTS, LISTING_COLUMNS, ObjectMeta, PutAnswer, short_reason
+from maskrcnn.storage.buckets import connect
 
 if TYPE_CHECKING:
     import pyarrow
@@ -35,9 +43,12 @@ logger = logging.getLogger(__name__)
 
 READ_DEADLINE_S = 25
 WRITE_DEADLINE_S = 300
-MAX_RETRIES = 5
 LISTING_BATCH_SIZE = 10_000
 READ_AHEAD_BYTES = 1 << 20
+SINGLE_PUT_BYTES = 64 << 20
+"""Larger outputs are uploaded in several parts, of which no store is asked to create only."""
+UPLOAD_PART_BYTES = 16 << 20
+UPLOADS_IN_FLIGHT = 4
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -48,8 +59,8 @@ class ObjectStore:
     def __init__(self, root: str) -> None:
         self._root = root
         # A part takes longer to write than any image to read, so each has its own deadline.
-        self._reads = _connect(root, READ_DEADLINE_S)
-        self._writes = _connect(root, WRITE_DEADLINE_S)
+        self._reads = connect(root, READ_DEADLINE_S)
+        self._writes = connect(root, WRITE_DEADLINE_S)
         self._etag_is_md5 = root.startswith("s3://")
 
     def read(self, uri: str) -> bytes:
@@ -104,6 +115,41 @@ class ObjectStore:
         """Open an object for range reads."""
         size = self.stat(uri).size
         return io.BufferedReader(_RangeReader(self._reads, self._key(uri), size, uri), READ_AHEAD_BYTES)
+
+    @contextmanager
+    def open_output(self, uri: str) -> Iterator[BinaryIO]:
+        """Write to a temporary file, then upload it: an error before that leaves nothing, not even parts to pay for."""
+        if self.exists(uri):
+            raise ExistsError(uri, EXISTS)
+        with tempfile.TemporaryFile() as body:
+            yield body
+            size = body.seek(0, io.SEEK_END)
+            body.seek(0)
+            if size <= SINGLE_PUT_BYTES:
+                self._create(uri, body.read())
+                return
+            if self.exists(uri):
+                raise ExistsError(uri, EXISTS)
+            with _named_errors(uri):
+                obstore.put(
+                    self._writes,
+                    self._key(uri),
+                    body,
+                    use_multipart=True,
+                    chunk_size=UPLOAD_PART_BYTES,
+                    max_concurrency=UPLOADS_IN_FLIGHT,
+                )
+
+    def _create(self, uri: str, body: bytes) -> None:
+        """Put if absent; what is there may be this very body, of a try whose answer got lost."""
+        if self.put_if_absent(uri, body) is PutAnswer.CREATED:
+            return
+        try:
+            is_ours = self.read(uri) == body
+        except NotFoundError as error:
+            raise UnavailableError(uri, "the answer to the put got lost, and nothing is there") from error
+        if not is_ours:
+            raise ExistsError(uri, EXISTS)
 
     def put(self, uri: str, body: bytes) -> None:
         """PUT, replacing."""
@@ -217,32 +263,6 @@ class _RangeReader(io.RawIOBase):
 
 class _Exists(Exception):
     """A create-only put met an object."""
-
-
-def _connect(root: str, deadline_s: int) -> Any:
-    """Open a bucket; credentials, region and endpoint come from the environment, or from boto3 where it is there."""
-    options: dict[str, Any] = {
-        "client_options": {"timeout": f"{deadline_s}s", "connect_timeout": "5s"},
-        "retry_config": {"max_retries": MAX_RETRIES, "retry_timeout": timedelta(seconds=deadline_s)},
-    }
-    if root.startswith("s3://"):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint:
-            options["endpoint"] = endpoint
-        if "AWS_ACCESS_KEY_ID" not in os.environ and "AWS_PROFILE" in os.environ:
-            _use_profile(options)
-    # Plain HTTP only where the endpoint itself says so.
-    options["client_options"]["allow_http"] = str(options.get("endpoint", "")).startswith("http://")
-    return obstore.store.from_url(root, **options)
-
-
-def _use_profile(options: dict[str, Any]) -> None:
-    if importlib.util.find_spec("boto3") is None:
-        logger.warning("AWS_PROFILE is set, but profiles need boto3; install it or set AWS_ACCESS_KEY_ID")
-        return
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    options["credential_provider"] = Boto3CredentialProvider()
 
 
 def _bare_etag(etag: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -10,8 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fsspec
 
-from maskrcnn.errors import AccessError, InputError, IntegrityError, NotFoundError, StorageTimeout, UnavailableError
-from maskrcnn.storage.base import ObjectMeta, PutAnswer, listing_batch, short_reason
+from maskrcnn.errors import (
+    AccessError,
+    ExistsError,
+    InputError,
+    IntegrityError,
+    NotFoundError,
+    StorageTimeout,
+    UnavailableError,
+)
+from maskrcnn.storage.base import EXISTS, ObjectMeta, PutAnswer, listing_batch, short_reason
 
 if TYPE_CHECKING:
     import pyarrow
@@ -52,10 +61,27 @@ class FsspecStore:
             file: BinaryIO = self._fs.open(uri, "rb")
             return file
 
+    @contextmanager
+    def open_output(self, uri: str) -> Iterator[BinaryIO]:
+        """Write to a temporary file, check once more, then copy it."""
+        if self.exists(uri):
+            raise ExistsError(uri, EXISTS)
+        with tempfile.NamedTemporaryFile() as body:
+            yield body  # type: ignore[misc]
+            body.flush()
+            if self.exists(uri):
+                raise ExistsError(uri, EXISTS)
+            with _named_errors(uri):
+                self._make_folder(uri)
+                self._fs.put_file(body.name, uri)
+
+    def _make_folder(self, uri: str) -> None:
+        self._fs.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
+
     def put(self, uri: str, body: bytes) -> None:
         """Write, replacing."""
         with _named_errors(uri):
-            self._fs.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
+            self._make_folder(uri)
             self._fs.pipe_file(uri, body)
 
     def put_if_absent(self, uri: str, body: bytes) -> PutAnswer:
