@@ -50,7 +50,7 @@ class ValidateArguments:
 def validate(arguments: ValidateArguments) -> int:
     """Look at everything, tell, and repair."""
     if arguments.repair_to is not None:
-        check(arguments.repair_to.endswith(".json"), "repair_to", arguments.repair_to, "a path or URI ending in .json")
+        _check_repair_to(arguments.repair_to)
     if arguments.val_images is not None and arguments.val_annotations is None:
         raise InputError("--val-images", "must be given with --val-annotations")
     train = _look_at("--annotations", arguments.annotations, arguments.images)
@@ -103,6 +103,13 @@ def _executor_for(num_files: int) -> Iterator[Executor]:
     else:
         with ThreadPoolExecutor(READERS) as executor:
             yield executor
+
+
+def _check_repair_to(uri: str) -> None:
+    check(uri.endswith(".json"), "repair_to", uri, "a path or URI ending in .json")
+    for output_uri in (uri, repairs_uri(uri)):
+        if storage.exists(output_uri):
+            raise OutputError("--repair-to", "must not be there yet, and is", output_uri)
 
 
 def _write_report(uri: str, report: dict[str, Any]) -> None:

@@ -150,7 +150,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("an instance twice", with_annotation(**{**good_document()["annotations"][6], "id": 501}),
      {"duplicate_instance": 1}),
     ("a category that is not used",
-     good_document() | {"categories": [*good_document()["categories"], {"id": 6, "name": "x"}]}, {"unused_category": 1}),
+     good_document() | {"categories": [*good_document()["categories"], {"id": 6, "name": "x"}]},
+     {"unused_category": 1}),
     ("a category of one", spoilt(SELF, 2, category_id=5), {"few_instances": 1}),
     ("names that are nearly the same", with_category(name=" dose"), {"similar_category_names": 1}),
 ]  # fmt: skip
