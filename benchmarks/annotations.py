@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,22 @@ LIMIT_S = 60.0
 LIMIT_BYTES = 3 << 29
 
 
-def write_file(path: Path, num_images: int, num_annotations: int, sides_px: tuple[int, int] = (400, 640)) -> None:
+def write_file(
+    path: Path,
+    num_images: int,
+    num_annotations: int,
+    sides_px: tuple[int, int] = (400, 640),
+    draw: Callable[[np.random.Generator, int, int], dict[str, Any]] | None = None,
+) -> None:
     """Write a COCO file as the published ones are written: compact, keys in COCO's order, two decimals.
 
     Args:
         path: of the file.
         num_images, num_annotations: in it.
         sides_px: the least and the most of an image's height and width.
+        draw: gives an annotation's mask, box and area for an image of a height and width; None: `draw_annotation`.
     """
+    draw = draw or draw_annotation
     encode = json.JSONEncoder(separators=(",", ":")).encode
     rng = np.random.default_rng(1)
     sizes = rng.integers(sides_px[0], sides_px[1] + 1, (num_images, 2)).tolist()
@@ -62,7 +71,7 @@ def write_file(path: Path, num_images: int, num_annotations: int, sides_px: tupl
         file.write('], "annotations": [')
         for index in range(num_annotations):
             image = int(rng.integers(num_images))
-            annotation = draw_annotation(rng, *sizes[image])
+            annotation = draw(rng, *sizes[image])
             annotation |= {"image_id": image + 9, "category_id": category_ids[index % NUM_CATEGORIES], "id": 7 * index}
             file.write(("," if index else "") + encode(annotation))
         categories = [{"supercategory": "thing", "id": number, "name": f"thing {number}"} for number in category_ids]

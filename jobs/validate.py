@@ -16,7 +16,7 @@ from maskrcnn.coco.validate.dataset import Validation, compare_splits, validate_
 from maskrcnn.coco.validate.repair import repair_dataset, repairs_uri
 from maskrcnn.coco.validate.report import build_report, format_findings, format_statistics
 from maskrcnn.config import check
-from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
+from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError, StorageError
 from maskrcnn.progress import Progress
 
 MOST_FILES_HERE = 5_000
@@ -74,7 +74,7 @@ def validate(arguments: ValidateArguments) -> int:
 def _look_at(option: str, annotations_uri: str, images_uri: str | None) -> Validation:
     try:
         validation = validate_annotations(annotations_uri)
-    except (NotFoundError, AccessError) as error:
+    except StorageError as error:
         raise InputError(option, f"cannot be read: {error.reason}", error.uri) from error
     if images_uri is None or not validation.scanned.is_whole:
         return validation

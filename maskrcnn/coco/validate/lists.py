@@ -21,6 +21,7 @@ from maskrcnn.errors import AnnotationError
 
 MAX_SIDE_PX = 2**31 - 1
 _UNKNOWN = -1
+_LARGEST = 2**63
 
 
 class RowList:
@@ -207,7 +208,7 @@ class AnnotationList(RowList):
         flat = flatten_lists(values)
         if flat is not None and (flat[1] == 4).all():
             boxes = flat[0].reshape(-1, 4)
-            if (boxes[:, 2:] > 0).all() and np.isfinite(boxes).all():
+            if (boxes[:, 2:] > 0).all() and (np.abs(boxes) < _LARGEST).all():
                 return boxes
         boxes = np.full((len(rows), 4), np.nan)
         for place, value in enumerate(values):
@@ -222,7 +223,7 @@ class AnnotationList(RowList):
     def _areas(self, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
         values = [row.get("area") for row in rows]
         flat = flatten_lists([values])
-        if flat is not None and np.isfinite(flat[0]).all() and (flat[0] >= 0).all():
+        if flat is not None and (flat[0] < _LARGEST).all() and (flat[0] >= 0).all():
             return flat[0]
         areas = np.full(len(rows), np.nan)
         for place, value in enumerate(values):
@@ -276,7 +277,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number of hundreds of digits
-        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < _LARGEST
