@@ -125,6 +125,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("a cut-off RLE", with_counts("`"), {"rle_invalid_characters": 1}),
     ("a compressed negative run", with_counts("N"), {"rle_negative_run": 1}),
     ("an RLE without a px", with_counts([2400]), {"mask_empty": 1}),
+    ("a sliver between pixels", with_annotation(segmentation=[[33.6, 11, 33.7, 11, 33.65, 31]], bbox=[33, 11, 1, 20]),
+     {"mask_empty": 1}),
     ("a bbox of three", spoilt(SELF, 3, bbox=[1, 2, 3]), {"bbox_length": 1}),
     ("a bbox of texts", spoilt(SELF, 3, bbox=["1", 2, 3, 4]), {"field_type": 1}),
     ("a bbox without width", spoilt(SELF, 3, bbox=[3, 1, 0, 20]), {"bbox_not_positive": 1}),

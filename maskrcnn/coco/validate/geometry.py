@@ -67,7 +67,7 @@ def examine_geometry(scanned: Scanned) -> Geometry:
         polygon_far_outside=is_far,
         polygon_too_long=is_polygon & (annotations.column("outlines") > MAX_OUTLINE_PX) & ~is_far,
         polygon_outside=is_shown & leaves_image(extents, sizes) & ~is_unseen,
-        mask_empty=is_shown & is_unseen | is_rle & (mask_areas == 0),
+        mask_empty=is_shown & is_unseen | (is_rle | is_polygon & ~is_far) & (mask_areas == 0),
         bbox_outside=has_size & leaves_image(corners_of(boxes), sizes),
         bbox_disagrees=has_mask & is_bbox_off(boxes, extents),
         area_equals_bbox=has_mask & equals_box,

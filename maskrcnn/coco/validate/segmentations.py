@@ -15,6 +15,9 @@ from maskrcnn.coco.records import flatten_lists
 from maskrcnn.coco.runs import MAX_MASK_PIXELS, parse_counts
 from maskrcnn.errors import AnnotationError
 
+SLIVER_PX = 0.5
+"""Polygons whose area is less than their outline times this may cover no pixel."""
+
 MISSING = object()
 """Stands for a field that is not there, which null is not."""
 
@@ -34,7 +37,8 @@ class Measured:
     extents: NDArray[np.float64]
     """(N, 4) left, top, right, bottom, absolute px."""
     areas: NDArray[np.float64]
-    """(N,) px: of an RLE its pixels; of polygons the sum of their parts' areas, which may overlap."""
+    """(N,) px: of an RLE its pixels; of polygons the sum of their parts' areas, which may overlap, and 0 where they
+    cover no pixel."""
     outlines: NDArray[np.float64]
     """(N,) px: the longest outline of its polygons."""
     sizes: NDArray[np.int64]
@@ -68,6 +72,7 @@ def measure(segmentations: Sequence[Any], report: Report) -> Measured:
         else:
             report(index, *_name_absence(segmentation))
     _measure_polygons(polygons, measured, report)
+    _draw_slivers(polygons, measured)
     return measured
 
 
@@ -256,3 +261,18 @@ def _sum_parts(owners: NDArray[np.int64], shapes: _Outlines, is_kept: NDArray[np
     with np.errstate(over="ignore"):
         place = np.arange(len(owners)) - np.repeat(firsts, np.diff(np.append(firsts, len(owners))))
         measured.digests[indices] = np.add.reduceat(shapes.digests[is_kept] * (2 * place + 1), firsts)
+
+
+def _draw_slivers(polygons: dict[int, list[Any]], measured: Measured) -> None:
+    """Give polygons that are so thin that they cover no pixel an area of 0."""
+    is_sliver = (measured.kinds == POLYGONS) & (measured.areas < SLIVER_PX * measured.outlines)
+    for index in np.flatnonzero(is_sliver).tolist():
+        left, top = np.floor(measured.extents[index, :2])
+        width, height = (np.ceil(measured.extents[index, 2:]) - [left, top] + 1).tolist()
+        try:
+            parts = [(np.reshape(part, (-1, 2)) - [left, top]).ravel().tolist() for part in polygons[index]]
+            mask = rle.from_polygons(parts, int(height), int(width))
+        except (AnnotationError, ValueError):  # a part that is reported, or far from any image
+            continue
+        if not rle.area(mask):
+            measured.areas[index] = 0
