@@ -14,7 +14,7 @@ from jobs.command import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from maskrcnn import storage
 from maskrcnn.coco.validate.dataset import Validation, compare_splits, validate_annotations, validate_files
 from maskrcnn.coco.validate.repair import repair_dataset, repairs_uri
-from maskrcnn.coco.validate.report import build_report, format_findings, format_statistics
+from maskrcnn.coco.validate.report import build_report, format_findings, format_statistics, format_totals
 from maskrcnn.config import check
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError, StorageError
 from maskrcnn.progress import Progress
@@ -53,10 +53,11 @@ def validate(arguments: ValidateArguments) -> int:
         _check_repair_to(arguments.repair_to)
     if arguments.val_images is not None and arguments.val_annotations is None:
         raise InputError("--val-images", "must be given with --val-annotations")
-    train = _look_at("--annotations", arguments.annotations, arguments.images)
+    train = _look_at("--annotations", arguments.annotations, arguments.images, is_training=True)
     validations = {"train" if arguments.val_annotations else "dataset": train}
     if arguments.val_annotations:
-        val = _look_at("--val-annotations", arguments.val_annotations, arguments.val_images or arguments.images)
+        val_images = arguments.val_images or arguments.images
+        val = _look_at("--val-annotations", arguments.val_annotations, val_images, is_training=False)
         compare_splits(train, val)
         validations["val"] = val
     report = build_report(validations)
@@ -71,9 +72,9 @@ def validate(arguments: ValidateArguments) -> int:
     return NOT_AS_IT_SHOULD_BE if report["errors"] else DONE
 
 
-def _look_at(option: str, annotations_uri: str, images_uri: str | None) -> Validation:
+def _look_at(option: str, annotations_uri: str, images_uri: str | None, *, is_training: bool) -> Validation:
     try:
-        validation = validate_annotations(annotations_uri)
+        validation = validate_annotations(annotations_uri, is_training=is_training)
     except StorageError as error:
         raise InputError(option, f"cannot be read: {error.reason}", error.uri) from error
     if images_uri is None or not validation.scanned.is_whole:
@@ -131,7 +132,7 @@ def _repair(validation: Validation, uri: str) -> None:
     for what, number in repairs.counts.most_common():
         print(f"  {number:>9,}  {what}")
     left = validate_annotations(uri).findings
-    print(f"the copy has {left.num('error'):,} errors left, {left.num('warning'):,} warnings")
+    print(f"left in the copy: {format_totals(left)}")
     if left.num("error"):
         print(format_findings(left))
 

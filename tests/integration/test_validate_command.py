@@ -55,7 +55,7 @@ def test_a_sound_dataset_ends_0_with_its_statistics(tmp_path: Path, run: Run) ->
     code, out, err = run(annotations=train, images=images, output=tmp_path / "report.json")
     assert (code, err) == (0, "")
     assert f"{train}: nothing is wrong" in out
-    assert "dataset: 3 images (1 without instances), 20 instances, 1 crowds, 2 categories" in out
+    assert "dataset: 3 images (1 without instances), 20 instances, 1 crowd, 2 categories" in out
     assert "10  Dose (0)" in out
     assert "advice: 3 images: at least 500 are advised" in out
     assert "advice: 20 instances: at least 1,000 are advised, 2,000 for the best" in out
@@ -77,7 +77,7 @@ def test_errors_end_1_in_a_table_and_in_json(tmp_path: Path, run: Run) -> None:
     code, out, err = run(annotations=train, output=tmp_path / "report.json")
     assert (code, err) == (1, "")
     lines = out.splitlines()
-    assert lines[0] == f"{train}: 1 errors, 1 warnings"
+    assert lines[0] == f"{train}: 1 error, 1 warning"
     assert lines[1].split() == [
         "error",
         "1",
@@ -114,7 +114,7 @@ def test_what_is_no_dataset_ends_1(tmp_path: Path, run: Run, text: str) -> None:
     path.write_text(text)
     code, out, err = run(annotations=path, repair_to=tmp_path / "fixed.json", images=tmp_path)
     assert (code, err) == (1, "")
-    assert out.startswith(f"{path}: 1 errors, 0 warnings")
+    assert out.startswith(f"{path}: 1 error, 0 warnings")
     assert "nothing was repaired" in out
     assert not (tmp_path / "fixed.json").exists()
 
@@ -125,7 +125,7 @@ def test_a_repaired_copy_is_sound(tmp_path: Path, run: Run) -> None:
     code, out, _ = run(annotations=train, repair_to=fixed)
     assert code == 1
     assert f"repaired copy: {fixed}; what was done to 1 rows: {tmp_path}/fixed.repairs.json" in out
-    assert "the copy has 0 errors left, 0 warnings" in out
+    assert "left in the copy: 0 errors, 0 warnings" in out
     assert run(annotations=fixed)[0] == 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from maskrcnn.coco.validate.files import FileReports, check_files, check_leakage, check_same_categories
 from maskrcnn.coco.validate.findings import Findings
@@ -20,6 +20,7 @@ class Validation:
     scanned: Scanned
     files: FileReports | None = None
     """None where the images were not looked at."""
+    is_training: bool = True
 
     @property
     def findings(self) -> Findings:
@@ -27,17 +28,21 @@ class Validation:
         return self.scanned.findings
 
 
-def validate_annotations(uri: str) -> Validation:
+def validate_annotations(uri: str, *, is_training: bool = True) -> Validation:
     """Find what is wrong with a COCO JSON, of any size, without looking at its images.
+
+    Args:
+        uri: of the JSON.
+        is_training: whether to learn from it, which takes enough instances of every category.
 
     Raises:
         StorageError: it cannot be read.
     """
     scanned = scan_dataset(uri)
     if scanned.is_whole:
-        check_relations(scanned)
+        check_relations(scanned, is_training=is_training)
         check_geometry(scanned)
-    return Validation(scanned)
+    return Validation(scanned, is_training=is_training)
 
 
 def validate_files(
@@ -54,7 +59,7 @@ def validate_files(
         executor: reads and decodes the files, in chunks; threads, or a cluster.
         on_progress: called now and then with the number of files done.
     """
-    return Validation(validation.scanned, check_files(validation.scanned, images_uri, executor, on_progress))
+    return replace(validation, files=check_files(validation.scanned, images_uri, executor, on_progress))
 
 
 def compare_splits(train: Validation, val: Validation) -> None:

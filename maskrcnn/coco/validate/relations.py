@@ -14,7 +14,7 @@ from maskrcnn.coco.validate.lists import AnnotationList, CategoryList, RowList
 from maskrcnn.coco.validate.scan import Scanned
 
 
-def check_relations(scanned: Scanned) -> None:
+def check_relations(scanned: Scanned, *, is_training: bool = True) -> None:
     """Find what is wrong between the rows of a dataset."""
     annotations = scanned.annotations
     for rows in (scanned.images, annotations, scanned.categories):
@@ -22,7 +22,9 @@ def check_relations(scanned: Scanned) -> None:
     _check_known(annotations, "image_id", scanned.images)
     _check_known(annotations, "category_id", scanned.categories)
     annotations.report_where("duplicate_instance", find_twins(annotations), "segmentation", _instance)
-    check_categories(scanned.categories, count_instances(annotations, scanned.categories))
+    _check_names(scanned.categories)
+    if is_training:
+        _check_enough(scanned.categories, count_instances(annotations, scanned.categories))
 
 
 def find_twins(annotations: AnnotationList) -> NDArray[np.bool_]:
@@ -49,12 +51,16 @@ def count_instances(annotations: AnnotationList, categories: CategoryList) -> ND
     return np.bincount(places[is_instance], minlength=len(categories)).astype(np.int64)
 
 
-def check_categories(categories: CategoryList, num_instances: NDArray[np.int64]) -> None:
-    """Find categories without instances, or with few, and names that are nearly the same."""
+def _check_enough(categories: CategoryList, num_instances: NDArray[np.int64]) -> None:
     is_first = ~repeats(categories.column("id"))
-    categories.report_where("unused_category", is_first & (num_instances == 0), "id", lambda i: categories.names[i])
+    is_unused = is_first & (num_instances == 0)
+    categories.report_where("unused_category", is_unused, "id", lambda i: categories.names[i])
     is_few = is_first & (num_instances > 0) & (num_instances < FEW_INSTANCES)
     categories.report_where("few_instances", is_few, "id", lambda i: f"{categories.names[i]}: {num_instances[i]}")
+
+
+def _check_names(categories: CategoryList) -> None:
+    is_repeat = repeats(categories.column("id"))
     by_name: dict[str, list[int]] = defaultdict(list)
     for index, name in enumerate(categories.names):
         if name:
@@ -63,7 +69,7 @@ def check_categories(categories: CategoryList, num_instances: NDArray[np.int64])
     first = {}
     for alike in by_name.values():
         for index in alike[1:]:
-            is_similar[index] = is_first[index]
+            is_similar[index] = not is_repeat[index]
             first[index] = categories.names[alike[0]]
     categories.report_where(
         "similar_category_names", is_similar, "name", lambda i: f"{categories.names[i]!r} and {first[i]!r}"

@@ -19,8 +19,11 @@ def build_report(validations: dict[str, Validation]) -> dict[str, Any]:
     datasets = {}
     for name, validation in validations.items():
         scanned = validation.scanned
-        checked = {"annotations": scanned.uri, "files_checked": validation.files is not None}
-        datasets[name] = {**checked, "statistics": count_statistics(scanned) if scanned.is_whole else None}
+        datasets[name] = {
+            "annotations": scanned.uri,
+            "files_checked": validation.files is not None,
+            "statistics": count_statistics(scanned, is_training=validation.is_training) if scanned.is_whole else None,
+        }
     return {**report, "datasets": datasets}
 
 
@@ -28,19 +31,25 @@ def format_findings(findings: Findings) -> str:
     """Lay findings out as a table: a line a code with its number and its rule, and the first that are meant."""
     if not findings.counts:
         return f"{findings.file}: nothing is wrong"
-    lines = [f"{findings.file}: {findings.num('error'):,} errors, {findings.num('warning'):,} warnings"]
+    lines = [f"{findings.file}: {format_totals(findings)}"]
     for code in findings.codes():
         lines.append(f"  {severity_of(code):8}{findings.counts[code]:>9,}  {code}: {rule_of(code)}")
         lines += [f"{'':21}{finding}" for finding in findings.of_code(code)[:NUM_EXAMPLES]]
     return "\n".join(lines)
 
 
+def format_totals(findings: Findings) -> str:
+    """Say how many errors and warnings there are."""
+    return f"{_counted(findings.num('error'), 'error')}, {_counted(findings.num('warning'), 'warning')}"
+
+
 def format_statistics(name: str, statistics: dict[str, Any]) -> str:
     """Lay a dataset's statistics out for people."""
     sizes, per_image, aspect = (statistics[key] for key in ("sizes", "instances_per_image", "aspect_ratios"))
     lines = [
-        f"{name}: {statistics['images']:,} images ({statistics['images_without_instances']:,} without instances), "
-        f"{statistics['instances']:,} instances, {statistics['crowds']:,} crowds, "
+        f"{name}: {_counted(statistics['images'], 'image')} "
+        f"({statistics['images_without_instances']:,} without instances), "
+        f"{_counted(statistics['instances'], 'instance')}, {_counted(statistics['crowds'], 'crowd')}, "
         f"{statistics['categories']:,} categories",
         f"  sizes: {sizes['small']:,} small, {sizes['medium']:,} medium, {sizes['large']:,} large",
     ]
@@ -65,3 +74,7 @@ def _format_categories(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _format_spread(spread: dict[str, float]) -> str:
     names = ("min", "p10", "median", "p90", "max")
     return ", ".join(f"{name} {spread[name]:g}" for name in names) + f", mean {spread['mean']:g}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -21,8 +21,13 @@ ENOUGH_IMAGES, ENOUGH_INSTANCES, BEST_INSTANCES = 500, 1000, 2000
 _QUANTILES = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
 
 
-def count_statistics(scanned: Scanned) -> dict[str, Any]:
-    """Count instances by category, size and image, and aspect ratios; crowds are left out of all but their number."""
+def count_statistics(scanned: Scanned, *, is_training: bool) -> dict[str, Any]:
+    """Count instances by category, size and image, and aspect ratios; crowds are left out of all but their number.
+
+    Args:
+        scanned: the dataset.
+        is_training: whether to learn from it; only then is there advice.
+    """
     images, annotations, categories = scanned.images, scanned.annotations, scanned.categories
     is_crowd = annotations.column("iscrowd")
     instances = ~is_crowd & annotations.column("has_image_id")
@@ -53,7 +58,7 @@ def count_statistics(scanned: Scanned) -> dict[str, Any]:
         },
         "instances_per_image": _spread(per_image),
         "aspect_ratios": _spread(sides[:, 0] / sides[:, 1]),
-        "advice": advise(len(images), num_instances),
+        "advice": advise(len(images), num_instances) if is_training else [],
     }
 
 
