@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: setup demo test lint type bench bench-gpu test-faults soak
+.PHONY: setup demo test lint type bench bench-gpu test-hostile test-faults soak
 
 setup: .venv/.installed
 
@@ -34,11 +34,16 @@ bench: setup
 	$(BIN)/python benchmarks/predict.py --small
 	$(BIN)/python benchmarks/plan.py --small
 	$(BIN)/python benchmarks/train.py --small
+	$(BIN)/python benchmarks/validate.py --small
 
 # Needs a GPU; torch's wheel and pycocotools are enough.
 bench-gpu: setup
 	$(BIN)/python benchmarks/masks.py
 	$(BIN)/python benchmarks/train.py --loader-workers 8 --steps 10 --output benchmarks/results/train_gpu.json
+
+# A hundred thousand hostile documents, and as many segmentations: about half an hour.
+test-hostile: setup
+	HOSTILE_DOCUMENTS=100000 $(BIN)/python -m pytest tests/property/test_hostile_documents.py
 
 test-faults: setup
 	@echo "nothing yet"
