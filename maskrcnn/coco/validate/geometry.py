@@ -138,7 +138,7 @@ def corners_of(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def is_bbox_off(boxes: NDArray[np.float64], extents: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Say of (N, 4) XYWH whether they are other than their masks' left, top, right, bottom; not where one is NaN."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         gap = np.abs(corners_of(boxes) - extents).max(axis=1, initial=0)
         longer = (extents[:, 2:] - extents[:, :2]).max(axis=1, initial=0)
         return np.asarray(gap > np.maximum(BBOX_OFF_PX, BBOX_OFF_SHARE * longer), np.bool_)
@@ -148,7 +148,7 @@ def find_odd_areas(
     areas: NDArray[np.float64], mask_areas: NDArray[np.float64], boxes: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Say of (N,) areas, px, whether they are the box's instead of the mask's, and whether they are far off else."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         box_areas = boxes[:, 2] * boxes[:, 3]
         equals_box = (np.abs(areas - box_areas) <= 1e-3 * box_areas) & (mask_areas < BOXLIKE_SHARE * box_areas)
         is_far_off = (areas > AREA_FACTOR * mask_areas) | (areas < mask_areas / AREA_FACTOR)
@@ -158,7 +158,7 @@ def find_odd_areas(
 
 def leaves_image(corners: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Say of boxes (N, 4) left, top, right, bottom whether they leave their images of (N, 2) height, width."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         is_before = (corners[:, :2] < -STRAY_PX).any(axis=1)
         is_behind = (corners[:, 2:] > sizes[:, ::-1] + STRAY_PX).any(axis=1)
     return np.asarray(is_before | is_behind, np.bool_)

@@ -181,9 +181,9 @@ def _as_points(polygon: Any) -> NDArray[np.float64] | None:
     if len(numbers) < 6 or len(numbers) % 2 or any(number is None for number in numbers):
         return None
     points = np.array(numbers, np.float64).reshape(-1, 2)
-    local = points - points[0]
-    following = np.roll(local, -1, axis=0)
-    with np.errstate(all="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        local = points - points[0]
+        following = np.roll(local, -1, axis=0)
         area = abs((local[:, 0] * following[:, 1] - following[:, 0] * local[:, 1]).sum()) / 2
     return points if np.isfinite(points).all() and area > NO_AREA_PX else None
 

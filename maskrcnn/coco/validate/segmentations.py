@@ -233,10 +233,10 @@ def _outline_polygons(points: NDArray[np.float64], num_points: NDArray[np.int64]
     ends = np.cumsum(num_points)
     starts = ends - num_points
     # Relative to its polygon's first point a coordinate is small, and products of them lose no digits.
-    local = points - np.repeat(points[starts], num_points, axis=0)
-    following = np.roll(local, -1, axis=0)
-    following[ends - 1] = 0
     with np.errstate(over="ignore", invalid="ignore"):
+        local = points - np.repeat(points[starts], num_points, axis=0)
+        following = np.roll(local, -1, axis=0)
+        following[ends - 1] = 0
         cross = local[:, 0] * following[:, 1] - following[:, 0] * local[:, 1]
         areas = np.abs(np.add.reduceat(cross, starts)) / 2
         lengths = np.add.reduceat(np.abs(following - local).max(axis=1), starts)
