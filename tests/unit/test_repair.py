@@ -114,6 +114,12 @@ def test_ids_that_are_there_twice_or_not_at_all_are_given_anew(tmp_path: Path) -
     assert repaired.repairs.counts == {"annotation id set to 100": 1, "annotation id set to 101": 1}
 
 
+def test_where_ids_are_enormous_new_ones_fill_gaps(tmp_path: Path) -> None:
+    document = with_annotation(id=2**63 - 1)
+    del document["annotations"][2]["id"]
+    assert Repaired(tmp_path, document).document["annotations"][2]["id"] == 1
+
+
 def test_the_same_image_twice_goes_once_and_others_of_its_id_stay(tmp_path: Path) -> None:
     once = Repaired(tmp_path, with_image(**good_document()["images"][1]))
     assert once.document == good_document()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from maskrcnn.coco.validate.geometry import image_sizes, written_sizes
 from maskrcnn.coco.validate.lists import RowList
 from maskrcnn.coco.validate.mend import Change, UnusableRowError, mend_annotation, mend_numbers
 from maskrcnn.coco.validate.relations import find_twins
+
+MOST_EXACT = 2**53
+"""Whole numbers from here on are not exact where JSON's are floats."""
 
 _LISTS = ("images", "annotations", "categories")
 
@@ -119,7 +123,7 @@ class _Mender:
         annotations = scanned.annotations
         self._is_twin = find_twins(annotations)
         self._is_repeat = repeats(annotations.column("id")) & annotations.column("has_id")
-        self._new_id = int(annotations.column("id").max(initial=0)) + 1
+        self._new_ids = _unused_ids(annotations)
         self._orphan_of = {
             f"{rows.subject}_id": ~_known(annotations, f"{rows.subject}_id", rows, gone)
             for rows, gone in ((scanned.images, self._unusable), (scanned.categories, set()))
@@ -163,8 +167,9 @@ class _Mender:
             raise UnusableRowError("the same instance as one before")
         mend_numbers(row, ("id", "image_id", "category_id"), changes)
         if not self._lists["annotations"].column("has_id")[index] or self._is_repeat[index]:
-            changes.append(Change("id", f"set to {self._new_id}", row.get("id")))
-            row["id"], self._new_id = self._new_id, self._new_id + 1
+            number = row.get("id")
+            row["id"] = next(self._new_ids)
+            changes.append(Change("id", f"set to {row['id']}", number))
         if self._lists["annotations"].is_faulty[index]:
             height, width = self._sizes[index].tolist()
             changes += mend_annotation(row, (height, width) if height and width else None)
@@ -205,6 +210,15 @@ class _Mender:
             self.repairs.counts[f"{rows.subject} {kind}"] += 1
         where = {"subject": rows.subject, "id": number if isinstance(number, int | str | float) else None}
         return [{**where, "index": position, **vars(change)} for change in changes]
+
+
+def _unused_ids(rows: RowList) -> Iterator[int]:
+    """Count up from the largest id, or, where that is too large for others' JSON readers, through the gaps."""
+    largest = int(rows.column("id").max(initial=0))
+    if largest + len(rows) < MOST_EXACT:
+        return itertools.count(largest + 1)
+    used = set(rows.column("id").tolist())
+    return (number for number in itertools.count(1) if number not in used)
 
 
 def _repeated_ids(rows: RowList) -> list[int]:
