@@ -10,7 +10,8 @@ from typing import Literal, TypeVar
 from jobs.command import DONE, run_command
 from maskrcnn import Predictor, storage
 from maskrcnn.coco.annotations import CocoDataset, load_coco
-from maskrcnn.coco.evaluate import CocoResults, evaluate, format_metrics, load_results
+from maskrcnn.coco.evaluate import CocoResults, evaluate, load_results
+from maskrcnn.coco.scoreboard import format_metrics
 from maskrcnn.config import check
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
 from maskrcnn.labelling.coco_results import load_table_results
