@@ -52,18 +52,23 @@ def draw_discs(centres: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, list
     halves = np.sqrt((radii[owners] ** 2 - (columns + 0.5 - centres[owners, 0]) ** 2).clip(0))
     tops = np.round(centres[owners, 1] - halves).clip(0, height - 1).astype(int)
     bottoms = np.round(centres[owners, 1] + halves).clip(tops + 1, height).astype(int)
-    edges = np.stack([columns * height + tops, columns * height + bottoms], axis=1)
-    boxes, masks, areas = np.zeros((len(radii), 4)), [], np.zeros(len(radii))
-    for index, (begin, end) in enumerate(zip(np.cumsum(counts) - counts, np.cumsum(counts), strict=True)):
-        bounds = np.concatenate([[0], edges[begin:end].ravel(), [height * width]])
-        runs = np.diff(bounds)
-        if not runs[-1]:
-            runs = runs[:-1]
-        masks.append(encode_counts_batch(runs, np.array([0, len(runs)]))[0])
-        top, bottom = tops[begin:end].min(), bottoms[begin:end].max()
-        boxes[index] = lefts[index], top, counts[index], bottom - top
-        areas[index] = (bottoms[begin:end] - tops[begin:end]).sum()
-    return boxes, masks, areas
+    begins = np.cumsum(counts) - counts
+    # Each mask: 0, where foreground begins and ends in every column, and the end of the image.
+    firsts = 2 * begins + 2 * np.arange(len(radii))
+    bounds = np.zeros(2 * len(owners) + 2 * len(radii), np.int64)
+    places = firsts[owners] + 2 * (np.arange(len(owners)) - begins[owners]) + 1
+    bounds[places], bounds[places + 1] = columns * height + tops, columns * height + bottoms
+    lasts = firsts + 2 * counts + 1
+    bounds[lasts] = height * width
+    runs = np.diff(bounds, prepend=0)
+    is_run = np.ones(len(bounds), bool)
+    is_run[firsts] = False
+    is_run[lasts[runs[lasts] == 0]] = False
+    offsets = np.concatenate([[0], np.cumsum(np.add.reduceat(is_run, firsts, dtype=np.int64))])
+    masks = encode_counts_batch(runs[is_run], offsets)
+    top, bottom = np.minimum.reduceat(tops, begins), np.maximum.reduceat(bottoms, begins)
+    boxes = np.stack([lefts, top, counts, bottom - top], axis=1).astype(float)
+    return boxes, masks, np.add.reduceat(bottoms - tops, begins).astype(float)
 
 
 def draw_set(num_images: int, num_categories: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -101,7 +101,8 @@ def find_best_thresholds(
     Returns:
         `overall`, all categories together with one threshold, and `per_category`: each `score_threshold` (the highest
         of equally good ones), `precision`, `recall`, `f1` and `num_truths`. Without truths all are -1; where nothing
-        is right the threshold and the precision are -1, and F1 and recall 0.
+        is right the threshold and the precision are -1, and F1 and recall 0. `overall` also has the `lowest_score` of
+        all, -1 without detections: where it is the best one, lower ones may be better still.
     """
     is_right, counts = _judge(truths, scores.matches)
     num_truths = np.bincount(truths.categories[~truths.is_crowd], minlength=len(category_ids))
@@ -113,10 +114,9 @@ def find_best_thresholds(
         own = slice(begins[index], begins[index + 1])
         own_scores, own_right = detections.scores[own][counts[own]], is_right[own][counts[own]]
         per_category[str(category_id)] = _best_f1(own_scores, own_right, int(num_truths[index]))
-    return {
-        "overall": _best_f1(detections.scores[kept], is_right[kept], int(num_truths.sum())),
-        "per_category": per_category,
-    }
+    overall = _best_f1(detections.scores[kept], is_right[kept], int(num_truths.sum()))
+    lowest = float(detections.scores.min()) if len(detections.scores) else -1.0
+    return {"overall": {**overall, "lowest_score": lowest}, "per_category": per_category}
 
 
 def confuse(

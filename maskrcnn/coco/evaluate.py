@@ -51,7 +51,7 @@ def evaluate(
 
     Raises:
         AnnotationError: an annotation or prediction that lacks what the scores need, or has a broken segmentation.
-        InputError: no limit, or one below 1; predictions none of which is of the dataset.
+        InputError: no limit, or one below 1.
 
     Source: pycocotools `cocoeval.py`, `COCOeval`; areas of predictions as `coco.py`, `COCO.loadRes`.
     """
@@ -103,9 +103,10 @@ def _mask_overlaps(
     *,
     is_boundary: bool,
 ) -> MaskOverlaps:
+    indices, sides = detections.indices.tolist(), [(height, width) for height, width in sizes.tolist()]
+
     def mask_of(detection: int) -> Rle:
-        height, width = sizes[detection].tolist()
-        return results.rle(int(detections.indices[detection]), (height, width))
+        return results.rle(indices[detection], sides[detection])
 
     kind = BoundaryOverlaps if is_boundary else MaskOverlaps
     return kind(mask_of, dataset.rle, dataset.iscrowd)

@@ -102,9 +102,19 @@ class SegmentationPacker:
             expected = (int(sizes[index, 0]), int(sizes[index, 1]))
             rle.checked_size(written, expected, f"{describe(index)} segmentation", place)
 
-        num_parts = np.concatenate(self._num_parts)
+        num_parts, part_lengths = np.concatenate(self._num_parts), np.concatenate(self._part_lengths)
+        xy, _ = _reorder(np.frombuffer(self._xy), _sums(part_lengths, num_parts), order)
+        self._xy = array("d")
         farthest, _ = _reorder(np.concatenate(self._farthest), num_parts, order)
-        packed = self._assemble(order)
+        part_lengths, first_parts = _reorder(part_lengths, num_parts, order)
+        counts = _reorder(np.concatenate(self._counts), np.concatenate(self._counts_lengths), order)
+        packed = PackedSegmentations(
+            kinds=kinds,
+            xy=xy,
+            part_offsets=_offsets(part_lengths),
+            first_parts=first_parts,
+            counts=PackedBytes(*counts),
+        )
         _check_polygons(packed, np.repeat(np.arange(len(order)), num_parts[order]), farthest, sizes, describe, place)
         return packed
 
@@ -122,22 +132,14 @@ class SegmentationPacker:
                 rle.from_segmentation(segmentation, *size, thing=thing, place=place)
             for part, polygon in enumerate(segmentation):
                 rle.flat_numbers(polygon, f"{thing} polygon {part}", place)
-        sizes = np.concatenate([np.zeros((0, 2), np.int64), *self._sizes])
-        return SizedSegmentations(self._assemble(np.arange(self._num_rows)), sizes)
-
-    def _assemble(self, order: NDArray[np.int64]) -> PackedSegmentations:
-        num_parts, part_lengths = np.concatenate(self._num_parts), np.concatenate(self._part_lengths)
-        xy, _ = _reorder(np.frombuffer(self._xy), _sums(part_lengths, num_parts), order)
-        self._xy = array("d")
-        part_lengths, first_parts = _reorder(part_lengths, num_parts, order)
-        counts = _reorder(np.concatenate(self._counts), np.concatenate(self._counts_lengths), order)
-        return PackedSegmentations(
-            kinds=np.concatenate(self._kinds)[order],
-            xy=xy,
-            part_offsets=_offsets(part_lengths),
-            first_parts=first_parts,
-            counts=PackedBytes(*counts),
+        packed = PackedSegmentations(
+            kinds=np.concatenate(self._kinds),
+            xy=np.array(self._xy),
+            part_offsets=_offsets(np.concatenate(self._part_lengths)),
+            first_parts=_offsets(np.concatenate(self._num_parts)),
+            counts=PackedBytes(np.concatenate(self._counts), _offsets(np.concatenate(self._counts_lengths))),
         )
+        return SizedSegmentations(packed, np.concatenate(self._sizes))
 
     def _pack_one(self, index: int, segmentation: Any) -> bytes:
         """Give an RLE's counts, from whatever form; none where it is broken."""

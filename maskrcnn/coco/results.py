@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from maskrcnn import storage
 from maskrcnn.coco import rle
+from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.document import batches_of, stream_batches
-from maskrcnn.coco.packed import NONE, RLE, SizedSegmentations
+from maskrcnn.coco.packed import POLYGONS, RLE, SizedSegmentations
 from maskrcnn.coco.packing import SegmentationPacker
 from maskrcnn.coco.records import Records
-from maskrcnn.errors import StorageError
+from maskrcnn.errors import InputError, StorageError
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,40 @@ class CocoResults:
         Raises:
             AnnotationError: polygons or a box that cannot be drawn.
         """
-        if self.segmentations is not None and self.segmentations.packed.kinds[index] != NONE:
-            return self.segmentations.packed.rle(index, size, thing=self.describe(index), place=self.place)
+        if self.segmentations is not None:
+            packed = self.segmentations.packed
+            if packed.kinds[index] == RLE:
+                return {"size": list(size), "counts": packed.counts[index]}
+            if packed.kinds[index] == POLYGONS:
+                return packed.rle(index, size, thing=self.describe(index), place=self.place)
         assert self.bboxes is not None
         x, y, w, h = self.bboxes[index].tolist()
         drawn = [[x, y, x, y + h, x + w, y + h, x + w, y]]
         return rle.from_polygons(drawn, *size, thing=f"{self.describe(index)} segmentation", place=self.place)
+
+
+def check_images(results: CocoResults, dataset: CocoDataset) -> None:
+    """Refuse predictions none of which is of one of the dataset's images.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    if len(results) and not np.isin(results.image_ids, dataset.image_ids).any():
+        rule = f"must be of images in {dataset.place}, by image_id, and none is, as {results.image_ids[0]}"
+        raise InputError("--predictions", rule, results.place)
+
+
+def check_categories(results: CocoResults, dataset: CocoDataset) -> None:
+    """Refuse predictions of the dataset's images none of which is of one of its categories.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    category_ids = results.category_ids[np.isin(results.image_ids, dataset.image_ids)]
+    if len(category_ids) and not np.isin(category_ids, np.array(dataset.categories.ids)).any():
+        known = ", ".join(map(str, dataset.categories.ids[:5])) + (", …" if len(dataset.categories) > 5 else "")
+        rule = f"must be of categories in {dataset.place} ({known}), and none is, as {category_ids[0]}"
+        raise InputError("predictions' category_id", rule, results.place)
 
 
 def merge_results(parts: Sequence[CocoResults]) -> CocoResults:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from maskrcnn.coco.packed import PackedBytes
 from maskrcnn.coco.runs import Counts, decode_counts_batch
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 
 
 def find_plain(counts: PackedBytes, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -150,7 +150,7 @@ def test_a_labelled_folder_scores_as_the_same_detections_in_a_results_file(
     # Half of the bags are in the image that failed; the other was found a pixel too low: IoU 19/21.
     assert by_table["bbox"]["per_category_AP"]["3"] == pytest.approx(1)
     assert by_table["bbox"]["per_category_AP"]["8"] == pytest.approx(9 / 10 * 51 / 101)
-    missing, header, bbox, segm, dropped = capsys.readouterr().out.splitlines()
+    missing, header, bbox, segm, *_, dropped = capsys.readouterr().out.splitlines()
     assert missing == "1 of 3 images failed or are not in the table; they count as empty"
     assert header.split()[:3] == ["AP", "AP50", "AP75"]
     assert (bbox.split()[0], segm.split()[0]) == ("bbox", "segm")
@@ -234,7 +234,7 @@ def test_a_table_without_masks_scores_boxes_only(tmp_path: Path) -> None:
         ({"predictions": "none.json"}, "--predictions cannot be read: .*none.json"),
         ({"predictions": "empty-folder"}, "--predictions holds no labelled images, in empty-folder"),
         ({"annotations": "none.json"}, "--annotations cannot be read: .*none.json"),
-        ({"iou_types": ()}, "--iou-types must be bbox, segm or both, got nothing"),
+        ({"iou_types": ()}, "--iou-types must be bbox, segm or boundary, one or more, got nothing"),
         ({"max_detections": (0,)}, r"--max-detections must be 1 or more each, got \(0,\)"),
         ({"output": "/proc/metrics.json"}, "--output cannot be written: .*, in /proc/metrics.json"),
     ],
