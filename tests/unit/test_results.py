@@ -28,6 +28,7 @@ from maskrcnn.errors import AnnotationError, InputError, StorageError
 MASK = np.pad(np.ones((20, 30)), 10)
 ROW = {"image_id": 7, "category_id": 3, "score": 0.5, "bbox": [10, 10, 30, 20]}
 WITH_MASK = {**ROW, "segmentation": rle.to_json(rle.from_mask(MASK))}
+MASK_ONLY = {**WITH_MASK, "bbox": None}
 
 
 def write(path: Path, rows: Any) -> str:
