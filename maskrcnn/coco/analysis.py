@@ -85,7 +85,7 @@ def trace_curves(scores: Scores, category_ids: Sequence[int]) -> dict[str, Any]:
     per_category = {
         str(category_ids[category]): {
             **trace(precision[:, :, category]),
-            "score_threshold_50": _rounded(scores.thresholds[_IOU_50, :, category]),
+            "score_threshold_50": _rounded(scores.thresholds[_IOU_50, :, category, 0]),
         }
         for category in found.tolist()
     }

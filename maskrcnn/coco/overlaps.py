@@ -83,17 +83,15 @@ class BoxOverlaps(Overlaps):
 
     def _find(self, detections: Indices, truths: Indices, bounds: Indices, floor: float) -> Iterator[Pairs]:
         begins, ends, truth_begins, truth_ends = bounds.T
-        places = np.concatenate([np.zeros(0, np.int64), *map(np.arange, begins.tolist(), ends.tolist())])
+        detections = detections[_ranges(begins, ends - begins)]
         firsts = np.repeat(truth_begins, ends - begins)
         counts = np.repeat(truth_ends - truth_begins, ends - begins)
         sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         begin = 0
-        while begin < len(places):
+        while begin < len(detections):
             end = max(begin + 1, int(np.searchsorted(sums, sums[begin] + _BLOCK_PAIRS, side="right")) - 1)
-            num_pairs = counts[begin:end]
-            of_pair = np.repeat(detections[places[begin:end]], num_pairs)
-            within = np.arange(sums[end] - sums[begin]) - np.repeat(sums[begin:end] - sums[begin], num_pairs)
-            truths_of_pair = truths[np.repeat(firsts[begin:end], num_pairs) + within]
+            of_pair = np.repeat(detections[begin:end], counts[begin:end])
+            truths_of_pair = truths[_ranges(firsts[begin:end], counts[begin:end])]
             ious = self._ious(of_pair, truths_of_pair)
             yield Pairs(of_pair, truths_of_pair, ious).where(ious >= floor)
             begin = end
@@ -134,3 +132,10 @@ class MaskOverlaps(Overlaps):
             rows, columns = np.nonzero(ious >= floor)
             if len(rows):
                 yield Pairs(chosen[rows], chosen_truths[columns], ious[rows, columns])
+
+
+def _ranges(begins: Indices, lengths: Indices) -> Indices:
+    """Count up from each of some numbers, one after the other."""
+    numbers: Indices = np.repeat(begins - (np.cumsum(lengths) - lengths), lengths)
+    numbers += np.arange(len(numbers))
+    return numbers

@@ -27,7 +27,7 @@ class Scores:
     recall: NDArray[np.float64]
     """(T, K, A, M) at each of the M limits on detections."""
     thresholds: NDArray[np.float64]
-    """(T, R, K) the highest score threshold that has this recall, of all areas; filled as `precision` is."""
+    """(T, R, K, A) the highest score threshold that has this recall; filled as `precision` is."""
     matches: NDArray[np.int32]
     """(D,) the truth that each detection has found at IoU 0.5, of all areas; -1 where none."""
 
@@ -52,35 +52,22 @@ def score(
 
     Source: pycocotools `cocoeval.py`, `COCOeval.evaluate` and `accumulate`.
     """
-    num_thresholds, num_limits = len(IOU_THRESHOLDS), len(limits)
-    precision = np.full((num_thresholds, len(RECALLS), num_categories, len(AREAS)), -1.0)
-    recall = np.full((num_thresholds, num_categories, len(AREAS), num_limits), -1.0)
-    thresholds = np.full(precision.shape[:3], -1.0)
+    precision = np.empty((len(IOU_THRESHOLDS), len(RECALLS), num_categories, len(AREAS)))
+    thresholds = np.empty(precision.shape)
+    recall = np.empty((len(IOU_THRESHOLDS), num_categories, len(AREAS), len(limits)))
     matcher = Matcher(_find_pairs(truths, detections, overlaps), detections.ranks, IOU_THRESHOLDS)
     for area, (low, high) in enumerate(AREAS.values()):
         is_ignored = truths.is_crowd | (truths.areas < low) | (truths.areas > high)
-        matches = matcher.match(is_ignored, truths.is_crowd)
-        num_truths = np.bincount(truths.categories[~is_ignored], minlength=num_categories)
-        has_truths = num_truths > 0
-        precision[:, :, has_truths, area] = 0
-        recall[:, has_truths, area] = 0
-        if area == 0:
-            matches_at_50 = matches[0].copy()
-            thresholds[:, :, has_truths] = 0
         is_outside = (areas < low) | (areas > high)
+        num_truths = np.bincount(truths.categories[~is_ignored], minlength=num_categories)
+        matches = matcher.match(is_ignored, truths.is_crowd)
         for index, row in enumerate(matches):
             hits, places = find_hits(row, is_ignored, is_outside, detections.categories)
-            categories = detections.categories[hits]
-            for limit, most in enumerate(limits):
-                counts = np.bincount(categories[detections.ranks[hits] < most], minlength=num_categories)
-                recall[index, has_truths, area, limit] = counts[has_truths] / num_truths[has_truths]
-            begins = np.searchsorted(categories, np.arange(num_categories + 1))
-            for category in np.unique(categories).tolist():
-                chosen = slice(begins[category], begins[category + 1])
-                reached, at, envelope = _interpolate(places[chosen], int(num_truths[category]))
-                precision[index, reached, category, area] = envelope
-                if area == 0:
-                    thresholds[index, reached, category] = detections.scores[hits[chosen][at]]
+            recall[index, :, area] = _recall(detections, hits, num_truths, limits)
+            curves = _curves(detections, hits, places, num_truths)
+            precision[index, ..., area], thresholds[index, ..., area] = curves
+        if area == 0:
+            matches_at_50 = matches[0].copy()
     return Scores(precision, recall, thresholds, matches_at_50)
 
 
@@ -121,12 +108,31 @@ def _find_pairs(truths: Truths, detections: Detections, overlaps: Overlaps) -> P
     )
 
 
-def _interpolate(
-    places: NDArray[np.int64], num_truths: int
-) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.float64]]:
-    """Give which recalls one category reaches, by which of its right detections, and the best precision from there."""
-    num_right = np.arange(1, len(places) + 1)
-    envelope = np.maximum.accumulate((num_right / (places + np.spacing(1)))[::-1])[::-1]
-    at = np.searchsorted(num_right / num_truths, RECALLS, side="left")
-    is_reached = at < len(places)
-    return is_reached, at[is_reached], envelope[at[is_reached]]
+def _recall(
+    detections: Detections, hits: NDArray[np.int64], num_truths: NDArray[np.int64], limits: Sequence[int]
+) -> NDArray[np.float64]:
+    """Give (K, M) the share of each category's truths that is found within each limit; -1 without truths."""
+    recall = np.full((len(num_truths), len(limits)), -1.0)
+    for index, limit in enumerate(limits):
+        found = detections.categories[hits[detections.ranks[hits] < limit]]
+        counts = np.bincount(found, minlength=len(num_truths))
+        np.divide(counts, num_truths, out=recall[:, index], where=num_truths > 0)
+    return recall
+
+
+def _curves(
+    detections: Detections, hits: NDArray[np.int64], places: NDArray[np.int64], num_truths: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give (R, K) the best precision at each recall or more, and (R, K) the score of the detection that reaches it."""
+    precision = np.where(num_truths > 0, np.zeros((len(RECALLS), 1)), -1.0)
+    thresholds = precision.copy()
+    bounds = np.searchsorted(detections.categories[hits], np.arange(len(num_truths) + 1))
+    for category in np.flatnonzero(np.diff(bounds)).tolist():
+        own = slice(bounds[category], bounds[category + 1])
+        num_right = np.arange(1, own.stop - own.start + 1)
+        envelope = np.maximum.accumulate((num_right / (places[own] + np.spacing(1)))[::-1])[::-1]
+        at = np.searchsorted(num_right / num_truths[category], RECALLS, side="left")
+        is_reached = at < len(num_right)
+        precision[is_reached, category] = envelope[at[is_reached]]
+        thresholds[is_reached, category] = detections.scores[hits[own][at[is_reached]]]
+    return precision, thresholds

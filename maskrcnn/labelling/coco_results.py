@@ -147,9 +147,8 @@ def _segmentations(
     # Row by row of sizes, since images that failed have none.
     sizes = np.stack([pc.fill_null(rows[name], 0).to_numpy() for name in ("height", "width")], axis=1)
     repeated = np.repeat(sizes, counts, axis=0).astype(np.int64)
-    masks = pc.list_flatten(rows["masks"])
-    chunks = masks.chunks if isinstance(masks, pa.ChunkedArray) else [masks]
-    packed = PackedBytes.concatenate([_pack_binary(chunk) for chunk in chunks])
+    masks = pc.list_flatten(rows["masks"]).cast(pa.binary())  # other tools write other types of the same
+    packed = PackedBytes.concatenate([_pack_binary(chunk) for chunk in masks.chunks])
     return check_rles(packed, repeated, lambda index: f"predictions[{index}] (image {image_ids[index]})", place)
 
 

@@ -7,6 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.evaluate import EvaluateArguments, run_evaluation
@@ -115,6 +118,24 @@ def test_the_output_has_the_analysis_and_replaces_what_was_there(
     assert [line.split()[0] for line in lines if line.startswith(("box ", "bag "))] == ["box", "bag"]
     expected = "score threshold 0.699 gives the best F1, 0.857 (precision 1.000, recall 0.750), at IoU 0.5 of segm"
     assert expected in lines
+
+
+def test_a_table_that_another_tool_has_rewritten_scores_the_same(tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth.json")
+    table = write_table(tmp_path / "out", LABELLED)
+    expected = score(tmp_path, annotations=truth, predictions=table)
+    [part] = (tmp_path / "out" / "table").glob("*.parquet")
+    pl.read_parquet(part).write_parquet(part)
+    assert pq.read_schema(part).field("masks").type == pa.large_list(pa.large_binary())
+    assert score(tmp_path, annotations=truth, predictions=table) == expected
+
+
+def test_a_table_without_a_single_detection_scores_zero(tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth.json")
+    table = write_table(tmp_path / "out", {"front/a.jpg": found(), "front/b.jpg": FAILED})
+    metrics = score(tmp_path, annotations=truth, predictions=table)
+    assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == 0
+    assert metrics["segm"]["errors"]["counts"]["missed"] == 4
 
 
 def test_two_rows_that_could_be_one_image_are_named_and_the_folder_settles_it(tmp_path: Path) -> None:

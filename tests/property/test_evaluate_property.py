@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import io
 from typing import Any
 
 import numpy as np
@@ -12,13 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.annotations import parse_coco
 from maskrcnn.coco.boundary import boundary_of, boundary_width, erode
 from maskrcnn.coco.evaluate import IouType, evaluate
+from tests.peers import numbers_of, pycocotools_numbers
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150)
 
@@ -67,27 +63,6 @@ def draw_set(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {"images": images, "annotations": annotations, "categories": categories}, predictions
 
 
-def peer_numbers(
-    document: dict[str, Any], predictions: list[dict[str, Any]], iou_type: str, limits: list[int]
-) -> list[float]:
-    """Score with pycocotools, and average as its summary does, at any limits."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = copy.deepcopy(document)
-        truth.createIndex()
-        run = COCOeval(truth, truth.loadRes(copy.deepcopy(predictions)), iou_type)
-        run.params.maxDets = limits
-        run.evaluate()
-        run.accumulate()
-    precision, recall = run.eval["precision"][..., -1], run.eval["recall"]
-    slices = [precision[..., 0], precision[0, ..., 0], precision[5, ..., 0]]
-    slices += [precision[..., area] for area in (1, 2, 3)]
-    slices += [recall[:, :, 0, index] for index in range(len(limits))]
-    slices += [recall[:, :, area, -1] for area in (1, 2, 3)]
-    slices += [precision[:, :, index, 0] for index in range(precision.shape[2])]
-    return [float(each[each > -1].mean()) if (each > -1).any() else -1 for each in slices]
-
-
 @UNHURRIED
 @given(st.integers(0, 2**32), st.sampled_from([[1, 10, 100], [1, 2], [3], [2, 5, 300]]))
 def test_every_number_is_that_of_pycocotools(seed: int, limits: list[int]) -> None:
@@ -95,9 +70,9 @@ def test_every_number_is_that_of_pycocotools(seed: int, limits: list[int]) -> No
     metrics = evaluate(parse_coco(document, "truth.json"), predictions, max_detections=limits)
     for iou_type in ("bbox", "segm"):
         row = metrics[iou_type]
-        ours = [value for value in row.values() if isinstance(value, float)] + list(row["per_category_AP"].values())
+        ours = numbers_of(row)
         if predictions:  # pycocotools cannot have none
-            assert ours == pytest.approx(peer_numbers(document, predictions, iou_type, limits), abs=1e-9)
+            assert ours == pytest.approx(pycocotools_numbers(document, predictions, iou_type, limits), abs=1e-9)
         else:
             assert set(ours) <= {0.0, -1.0}
 
