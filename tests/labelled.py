@@ -67,7 +67,7 @@ def write_truth(path: Path, file_names: dict[int, str] = FILE_NAMES) -> str:
 
 
 def write_table(
-    folder: Path, results: dict[str, ImageResult], *, image_ids: list[int | None] | None = None, number: int = 1
+    folder: Path | str, results: dict[str, ImageResult], *, image_ids: list[int | None] | None = None, number: int = 1
 ) -> str:
     """Leave what a labelling job leaves: images of a bucket, and their rows."""
     keys = pa.table(

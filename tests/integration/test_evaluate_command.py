@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.evaluate import EvaluateArguments, run_evaluation
+from maskrcnn import storage
 from maskrcnn.errors import InputError
 from tests.labelled import FAILED, LABELLED, found, to_results_json, write_table, write_truth
 
@@ -118,6 +119,19 @@ def test_the_output_has_the_analysis_and_replaces_what_was_there(
     assert [line.split()[0] for line in lines if line.startswith(("box ", "bag "))] == ["box", "bag"]
     expected = "score threshold 0.699 gives the best F1, 0.857 (precision 1.000, recall 0.750), at IoU 0.5 of segm"
     assert expected in lines
+
+
+def test_everything_may_lie_in_a_bucket(tmp_path: Path, bucket: str) -> None:
+    """The table at the bucket's root, where no object has a name of its own."""
+    truth, results = write_truth(tmp_path / "truth.json"), to_results_json(tmp_path / "results.json", LABELLED)
+    expected = score(tmp_path, annotations=truth, predictions=results)
+    for path in (truth, results):
+        storage.put(f"{bucket}/{Path(path).name}", Path(path).read_bytes())
+    write_table(bucket, LABELLED)
+    for predictions in (bucket, f"{bucket}/results.json"):
+        arguments = EvaluateArguments(f"{bucket}/truth.json", predictions=predictions, output=f"{bucket}/metrics.json")
+        assert run_evaluation(arguments) == 0
+        assert json.loads(storage.read_bytes(f"{bucket}/metrics.json")) == expected
 
 
 def test_a_table_that_another_tool_has_rewritten_scores_the_same(tmp_path: Path) -> None:
