@@ -51,7 +51,7 @@ class EvaluateArguments:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on GPUs that have it, fp32 elsewhere."""
     output: str | None = None
-    """Write the numbers there as JSON."""
+    """Write the numbers there as JSON; an older file is replaced."""
 
 
 def run_evaluation(arguments: EvaluateArguments) -> int:

@@ -40,6 +40,7 @@ def load_table_results(
     Raises:
         InputError: no table, no row of the dataset's images, an image that two rows or two file names claim, or masks
             that the table does not have.
+        AnnotationError: a mask that is broken.
     """
     rows = read_predictions(uri, columns=[*COLUMNS, *(["masks"] if with_masks else [])])
     image_ids, is_known = match_images(rows, dataset, uri, images_uri)
