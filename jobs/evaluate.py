@@ -1,8 +1,7 @@
-"""Score predictions, or a bundle, against annotations: COCO's 12 numbers and AP per category."""
+"""Score predictions, or a bundle, against annotations: COCO's numbers, the best score thresholds, kinds of errors."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -10,7 +9,9 @@ from typing import Literal, TypeVar
 from jobs.command import DONE, run_command
 from maskrcnn import Predictor, storage
 from maskrcnn.coco.annotations import CocoDataset, load_coco
-from maskrcnn.coco.evaluate import CocoResults, evaluate, format_metrics, load_results
+from maskrcnn.coco.evaluate import CocoResults, evaluate, load_results
+from maskrcnn.coco.results import check_categories, check_images
+from maskrcnn.coco.scoreboard import format_metrics, to_json
 from maskrcnn.config import check
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
 from maskrcnn.labelling.coco_results import load_table_results
@@ -20,10 +21,13 @@ from maskrcnn.progress import Progress
 
 _Loaded = TypeVar("_Loaded")
 
+_FORMATS = "the --output folder of a labelling job or a COCO results .json"
+
 
 @dataclass(frozen=True)
 class EvaluateArguments:
-    """Score predictions, or a bundle, against annotations: COCO's 12 numbers and AP per category."""
+    """Score predictions, or a bundle, against annotations: COCO's 12 numbers and AP by category, the score thresholds
+    with the best F1, and what kinds of errors there are; --output also has precision-recall curves and confusions."""
 
     annotations: str
     """The truth: a COCO JSON, on any URI."""
@@ -34,8 +38,8 @@ class EvaluateArguments:
     images: str | None = None
     """The folder that the annotations' file names are relative to; needed with --bundle, and with --predictions where
     file names alone do not tell images apart."""
-    iou_types: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm")
-    """Score by the overlap of boxes, of masks, or both."""
+    iou_types: tuple[Literal["bbox", "segm", "boundary"], ...] = ("bbox", "segm")
+    """Score by the overlap of boxes, of masks, or of masks' outlines (Boundary AP), one or more."""
     max_detections: tuple[int, ...] = (1, 10, 100)
     """Limits on what counts in an image and category: AR is given at each, everything else at the largest."""
     score_threshold: float = 0.05
@@ -47,22 +51,30 @@ class EvaluateArguments:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on GPUs that have it, fp32 elsewhere."""
     output: str | None = None
-    """Write the numbers there as JSON."""
+    """Write the numbers there as JSON; an older file is replaced."""
 
 
 def run_evaluation(arguments: EvaluateArguments) -> int:
     """Score, print the table, write the JSON."""
     if (arguments.predictions is None) == (arguments.bundle is None):
         raise InputError("--predictions or --bundle", "must be given, one of the two")
-    check(bool(arguments.iou_types), "iou_types", "nothing", "bbox, segm or both")
+    check(bool(arguments.iou_types), "iou_types", "nothing", "bbox, segm or boundary, one or more")
     check(min(arguments.max_detections, default=0) >= 1, "max_detections", arguments.max_detections, "1 or more each")
     dataset = _load("--annotations", arguments.annotations, load_coco)
     results = _predict(arguments, dataset) if arguments.bundle else _read(arguments, dataset)
-    metrics = evaluate(dataset, results, iou_types=arguments.iou_types, max_detections=arguments.max_detections)
-    print(format_metrics(metrics))
+    check_categories(results, dataset)
+    metrics = evaluate(
+        dataset,
+        results,
+        iou_types=arguments.iou_types,
+        max_detections=arguments.max_detections,
+        with_analysis=True,
+    )
+    names = zip(map(str, dataset.categories.ids), dataset.categories.names, strict=True)
+    print(format_metrics(metrics, dict(names)))
     if arguments.output:
         try:
-            storage.put(arguments.output, json.dumps(metrics, indent=2).encode())
+            storage.put(arguments.output, to_json(metrics))
         except (AccessError, NotFoundError) as error:
             raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
     return DONE
@@ -70,11 +82,14 @@ def run_evaluation(arguments: EvaluateArguments) -> int:
 
 def _read(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
     uri = str(arguments.predictions)
-    if uri.endswith(".json"):
-        return _load("--predictions", uri, load_results)
-    results, labelled = load_table_results(
-        uri, dataset, images_uri=arguments.images, with_masks="segm" in arguments.iou_types
-    )
+    with_masks = _needs_masks(arguments)
+    if uri.lower().endswith(".json"):
+        results = _load("--predictions", uri, lambda uri: load_results(uri, with_masks=with_masks))
+        check_images(results, dataset)
+        return results
+    if storage.exists(uri):
+        raise InputError("--predictions", f"must be {_FORMATS}, got another file", uri)
+    results, labelled = load_table_results(uri, dataset, images_uri=arguments.images, with_masks=with_masks)
     if num_missing := dataset.num_images - len(labelled):
         print(f"{num_missing:,} of {dataset.num_images:,} images failed or are not in the table; they count as empty")
     return results
@@ -98,11 +113,15 @@ def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
         dataset,
         arguments.images,
         batch_size=arguments.batch_size,
-        with_masks="segm" in arguments.iou_types,
+        with_masks=_needs_masks(arguments),
         on_progress=lambda num_done: progress.update(num_done, 0),
     )
     progress.finish(dataset.num_images, 0)
     return results
+
+
+def _needs_masks(arguments: EvaluateArguments) -> bool:
+    return set(arguments.iou_types) != {"bbox"}
 
 
 def _load(option: str, uri: str, load: Callable[[str], _Loaded]) -> _Loaded:

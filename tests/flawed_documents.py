@@ -139,6 +139,7 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("no iscrowd", spoilt(SELF, 3, iscrowd=...), {"iscrowd_missing": 1}),
     ("no width", with_image(width=...), {"size_missing": 1}),
     ("a height of 0", with_image(height=0), {"image_size_value": 1}),
+    ("an image beyond all sizes", with_image(height=2**20, width=2**20), {"image_size_value": 1}),
     ("a height as a text", with_image(height="40"), {"image_size_value": 1}),
     ("a file name that climbs", with_image(file_name="../../etc/passwd"), {"file_name_leaves_root": 1}),
     ("a file name of another host", with_image(file_name="http://host/a.png"), {"file_name_leaves_root": 1}),

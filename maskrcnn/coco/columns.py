@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from maskrcnn.coco.ids import repeats
 from maskrcnn.coco.packing import SegmentationPacker
 from maskrcnn.coco.records import Records
+from maskrcnn.coco.runs import MAX_MASK_PIXELS
 from maskrcnn.errors import AnnotationError
 
 _MAX_SIDE_PX = 2**31 - 1
@@ -84,6 +85,11 @@ class ImageColumns(Columns):
             "height": records.whole_numbers("height", 1, _MAX_SIDE_PX),
             "width": records.whole_numbers("width", 1, _MAX_SIDE_PX),
         }
+        is_too_large = columns["height"] * columns["width"] > MAX_MASK_PIXELS
+        if is_too_large.any():
+            index = int(is_too_large.argmax())
+            size = f"{columns['width'][index]} x {columns['height'][index]}"
+            records.refuse(index, "width x height", f"must be at most {MAX_MASK_PIXELS} px, got {size}")
         self.file_names += records.texts("file_name")
         return columns
 

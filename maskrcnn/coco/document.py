@@ -1,5 +1,7 @@
 """The members of a COCO document, a batch of a list's elements at a time: from a file, of which only a window is held.
 
+A results document is one such list.
+
 A file of COCO's size costs several GiB as Python objects, and its text alone another half. What is accepted, and what
 is said of the rest, is as `json.loads` of the whole file has it.
 """
@@ -68,6 +70,34 @@ def stream_members(file: BinaryIO, place: str, window_bytes: int = WINDOW_BYTES)
         window.skip()
     else:
         yield from _read_members(window)
+    _read_end(window)
+
+
+def batches_of(document: Any, place: str) -> Iterator[list[Any]]:
+    """Give the predictions of a results document that is parsed already.
+
+    Raises:
+        AnnotationError: it is no list.
+    """
+    if not isinstance(document, list):
+        _refuse_results(type(document).__name__, place)
+    return _slices(document)
+
+
+def stream_batches(file: BinaryIO, place: str, window_bytes: int = WINDOW_BYTES) -> Iterator[list[Any]]:
+    """Read the predictions of a results document, in one or more lists; arguments as in `stream_members`.
+
+    Raises:
+        AnnotationError: it is not JSON, or no list.
+    """
+    window = _Window(file, place, window_bytes)
+    if (root := window.peek()) == "{":  # perhaps of gigabytes, and of no use however it ends
+        _refuse_results("dict", place)
+    if root != "[":
+        kind = type(window.read_value()).__name__
+        _read_end(window)
+        _refuse_results(kind, place)
+    yield from _read_list(window)
     _read_end(window)
 
 
@@ -221,3 +251,10 @@ def _refuse_root(kind: str, place: str) -> NoReturn:
         rule = "must be a COCO dataset with images, annotations and categories, got a list"
         raise AnnotationError("annotations file", rule, place, "a list is a results file, given with --predictions")
     raise AnnotationError("annotations file", f"must be a JSON object, got {kind}", place)
+
+
+def _refuse_results(kind: str, place: str) -> NoReturn:
+    if kind == "dict":
+        rule = "must be a list of predictions, got an object"
+        raise AnnotationError("results file", rule, place, "an object is a dataset, given with --annotations")
+    raise AnnotationError("predictions", f"must be a list, got {kind}", place)

@@ -32,6 +32,13 @@ class PackedBytes:
         offsets = np.cumsum([0, *map(len, items)], dtype=np.int64)
         return cls(np.frombuffer(b"".join(items), np.uint8), offsets)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[PackedBytes]) -> PackedBytes:
+        """Put several lists one after the other."""
+        lengths = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.offsets) for part in parts)])
+        content = np.concatenate([np.zeros(0, np.uint8), *(part.content for part in parts)])
+        return cls(content, np.cumsum(lengths))
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -77,6 +84,26 @@ class PackedSegmentations:
     counts: PackedBytes
     """N compressed RLE strings, empty for other kinds."""
 
+    @classmethod
+    def of_rles(cls, counts: PackedBytes) -> PackedSegmentations:
+        """Pack compressed RLEs alone; an empty string is none."""
+        kinds = np.where(np.diff(counts.offsets) > 0, RLE, NONE).astype(np.int8)
+        no_parts = np.zeros(len(counts) + 1, np.int64)
+        return cls(kinds, np.zeros(0), np.zeros(1, np.int64), no_parts, counts)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[PackedSegmentations]) -> PackedSegmentations:
+        """Put several lists one after the other."""
+        part_lengths = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.part_offsets) for part in parts)])
+        num_parts = np.concatenate([np.zeros(1, np.int64), *(np.diff(part.first_parts) for part in parts)])
+        return cls(
+            kinds=np.concatenate([part.kinds for part in parts]),
+            xy=np.concatenate([part.xy for part in parts]),
+            part_offsets=np.cumsum(part_lengths),
+            first_parts=np.cumsum(num_parts),
+            counts=PackedBytes.concatenate([part.counts for part in parts]),
+        )
+
     def coco(self, index: int, size: tuple[int, int]) -> list[list[float]] | dict[str, Any] | None:
         """Give one segmentation as a COCO file holds it; None where there is none."""
         if self.kinds[index] == RLE:
@@ -99,3 +126,25 @@ class PackedSegmentations:
         if self.kinds[index] == NONE:
             raise AnnotationError(f"{thing} segmentation", "is missing or empty", place)
         return rle.from_polygons(self.polygons(index), *size, thing=f"{thing} segmentation", place=place)
+
+
+@dataclass(frozen=True)
+class SizedSegmentations:
+    """The segmentations of N predictions, whose images are perhaps not known, or not of the size that an RLE says."""
+
+    packed: PackedSegmentations
+    """RLEs are checked for the sizes that they say, polygons not at all yet."""
+    sizes: NDArray[np.int64]
+    """(N, 2) height and width, px, that each RLE says it has; 0 for other kinds."""
+
+    @classmethod
+    def from_rles(cls, rles: Sequence[rle.Rle]) -> SizedSegmentations:
+        """Pack compressed RLEs that this project has made, or checked."""
+        sizes = np.array([mask["size"] for mask in rles], np.int64).reshape(-1, 2)
+        return cls(PackedSegmentations.of_rles(PackedBytes.from_list([mask["counts"] for mask in rles])), sizes)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[SizedSegmentations]) -> SizedSegmentations:
+        """Put several lists one after the other."""
+        packed = PackedSegmentations.concatenate([part.packed for part in parts])
+        return cls(packed, np.concatenate([part.sizes for part in parts]))

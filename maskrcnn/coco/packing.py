@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
-from maskrcnn.coco.packed import NONE, POLYGONS, RLE, PackedBytes, PackedSegmentations
+from maskrcnn.coco.packed import NONE, POLYGONS, RLE, PackedBytes, PackedSegmentations, SizedSegmentations
 from maskrcnn.coco.records import flatten_lists
+from maskrcnn.coco.survey import find_plain
 from maskrcnn.errors import AnnotationError
 
 _BLOCK_ITEMS = 8192
@@ -37,8 +38,9 @@ class SegmentationPacker:
         kinds = np.full(len(segmentations), NONE, np.int8)
         sizes = np.zeros((len(segmentations), 2), np.int64)
         num_parts = np.zeros(len(segmentations), np.int64)
-        counts = [b""] * len(segmentations)
+        counts: list[bytes] = [b""] * len(segmentations)
         parts: list[Any] = []
+        compressed: list[int] = []
         for index, segmentation in enumerate(segmentations):
             if segmentation is None or segmentation == []:
                 continue
@@ -49,11 +51,19 @@ class SegmentationPacker:
                 continue
             kinds[index] = RLE
             try:
-                size = rle.checked_size(segmentation, None, "", "")
-                counts[index] = rle.from_segmentation(segmentation, *size)["counts"]
-                sizes[index] = size
+                sizes[index] = rle.checked_size(segmentation, None, "", "")
             except AnnotationError:
                 self._doubt(index, segmentation)
+                continue
+            written = segmentation.get("counts")
+            if isinstance(written, str) and written.isascii():
+                counts[index] = written.encode()
+                compressed.append(index)
+            else:
+                counts[index] = self._pack_one(index, segmentation)
+        is_plain = find_plain(PackedBytes.from_list([counts[index] for index in compressed]), sizes[compressed])
+        for index in np.array(compressed, np.int64)[~is_plain].tolist():
+            counts[index] = self._pack_one(index, segmentations[index])
 
         xy, lengths = flatten_lists(parts) or self._flatten_one_by_one(parts, segmentations, num_parts)
         self._kinds.append(kinds)
@@ -108,6 +118,37 @@ class SegmentationPacker:
         _check_polygons(packed, np.repeat(np.arange(len(order)), num_parts[order]), farthest, sizes, describe, place)
         return packed
 
+    def finish_as_written(self, describe: Callable[[int], str], place: str) -> SizedSegmentations:
+        """Put the segmentations together where their images are not known: RLEs are of the sizes they say; once only.
+
+        Raises:
+            AnnotationError: the first one that no image could have. Polygons are checked when they are drawn.
+        """
+        if self._doubtful is not None:
+            index, segmentation = self._doubtful
+            thing = f"{describe(index)} segmentation"
+            if not isinstance(segmentation, list | tuple):
+                size = rle.checked_size(segmentation, None, thing, place)
+                rle.from_segmentation(segmentation, *size, thing=thing, place=place)
+            for part, polygon in enumerate(segmentation):
+                rle.flat_numbers(polygon, f"{thing} polygon {part}", place)
+        packed = PackedSegmentations(
+            kinds=np.concatenate(self._kinds),
+            xy=np.array(self._xy),
+            part_offsets=_offsets(np.concatenate(self._part_lengths)),
+            first_parts=_offsets(np.concatenate(self._num_parts)),
+            counts=PackedBytes(np.concatenate(self._counts), _offsets(np.concatenate(self._counts_lengths))),
+        )
+        return SizedSegmentations(packed, np.concatenate(self._sizes))
+
+    def _pack_one(self, index: int, segmentation: Any) -> bytes:
+        """Give an RLE's counts, from whatever form; none where it is broken."""
+        try:
+            return rle.from_segmentation(segmentation, *segmentation["size"])["counts"]
+        except AnnotationError:
+            self._doubt(index, segmentation)
+            return b""
+
     def _flatten_one_by_one(
         self, parts: list[Any], segmentations: Sequence[Any], num_parts: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -122,8 +163,34 @@ class SegmentationPacker:
 
     def _doubt(self, index: int, segmentation: Any) -> None:
         """Keep the first segmentation that is broken: only with its image's size is it known what is to be said."""
-        if self._doubtful is None:
+        if self._doubtful is None or self._num_rows + index < self._doubtful[0]:
             self._doubtful = (self._num_rows + index, segmentation)
+
+
+def check_rles(
+    counts: PackedBytes, sizes: NDArray[np.int64], describe: Callable[[int], str], place: str
+) -> SizedSegmentations:
+    """Check compressed RLEs from outside.
+
+    Args:
+        counts: N compressed strings.
+        sizes: (N, 2) height and width of each, px.
+        describe: names the one that a mask belongs to, for the message.
+        place: the file or table they stand in, for the message.
+
+    Raises:
+        AnnotationError: the first one that is broken.
+    """
+    is_plain = find_plain(counts, sizes)
+    if not is_plain.all():
+        masks = [counts[index] for index in range(len(counts))]
+        for index in np.flatnonzero(~is_plain).tolist():
+            size = tuple(sizes[index].tolist())
+            mask = {"size": size, "counts": masks[index]}
+            thing = f"{describe(index)} segmentation"
+            masks[index] = rle.from_segmentation(mask, *size, thing=thing, place=place)["counts"]
+        counts = PackedBytes.from_list(masks)
+    return SizedSegmentations(PackedSegmentations.of_rles(counts), sizes)
 
 
 def _farthest(xy: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections.abc import Sequence
@@ -14,18 +13,6 @@ from numpy.typing import NDArray
 from maskrcnn.errors import AnnotationError
 
 _LARGEST = 2**63
-
-
-def parse_json(body: bytes, place: str) -> Any:
-    """Parse the JSON of a results file.
-
-    Raises:
-        AnnotationError: saying where it breaks off.
-    """
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError("file", f"must be JSON: {error}", place) from None
 
 
 class Records:

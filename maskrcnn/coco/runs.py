@@ -134,6 +134,62 @@ def parse_counts(counts: bytes | str, *, thing: str = "segmentation", place: str
     return runs
 
 
+def decode_counts_batch(
+    content: NDArray[np.uint8], offsets: NDArray[np.int64]
+) -> tuple[Counts, NDArray[np.int64], NDArray[np.bool_]]:
+    """Read the run lengths out of many compressed strings at once.
+
+    Args:
+        content: the strings' bytes, one after the other.
+        offsets: (N + 1,) int64, where each string begins, and the end of the last.
+
+    Returns:
+        (total_runs,) int64, the run lengths of all masks one after the other; (N + 1,) where each mask's begin; and
+        (N,) whether it could be read. One that could not has no runs here: `decode_counts` says what is wrong with it.
+    """
+    is_readable = _are_readable(content, offsets)
+    lengths = np.where(is_readable, np.diff(offsets), 0)
+    codes = content[np.repeat(is_readable, np.diff(offsets))] - _FIRST_BYTE
+    ends = np.flatnonzero((codes & _MORE_FOLLOWS) == 0)
+    starts = np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1])[: len(ends)]
+    runs = (codes[starts] & 0x1F).astype(np.int64)
+    longer = np.flatnonzero(ends > starts)
+    for place in range(1, _MAX_BYTES_PER_RUN):
+        runs[longer] |= (codes[starts[longer] + place].astype(np.int64) & 0x1F) << (_BITS_PER_BYTE * place)
+        longer = longer[ends[longer] > starts[longer] + place]
+    runs -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * (ends - starts + 1))
+
+    run_offsets = np.searchsorted(ends, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+    num_runs = np.diff(run_offsets)
+    places = np.arange(len(runs)) - np.repeat(run_offsets[:-1], num_runs)
+    is_odd = places % 2 == 1
+    for is_chosen, num_chosen in ((is_odd, num_runs // 2), (~is_odd & (places > 0), (num_runs - 1).clip(0) // 2)):
+        sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(runs[is_chosen])])
+        before = sums[np.cumsum(num_chosen) - num_chosen]
+        runs[is_chosen] = sums[1:] - np.repeat(before, num_chosen)
+
+    is_impossible = (runs < 0) | (runs > MAX_MASK_PIXELS)
+    if is_impossible.any():
+        of_run = np.repeat(np.arange(len(num_runs)), num_runs)
+        is_readable[of_run[is_impossible]] = False
+        runs = runs[is_readable[of_run]]
+        run_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.where(is_readable, num_runs, 0))])
+    return runs, run_offsets, is_readable
+
+
+def _are_readable(content: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which strings are in the alphabet, end with a whole run, and have no run of too many bytes."""
+    is_readable = np.diff(offsets) > 0
+    codes = content - _FIRST_BYTE  # what is below wraps, and is too large then
+    ends = np.flatnonzero((codes & _MORE_FOLLOWS) == 0)
+    is_readable[is_readable] = (codes[offsets[1:][is_readable] - 1] & _MORE_FOLLOWS) == 0
+    is_too_long = np.diff(ends, prepend=-1) > _MAX_BYTES_PER_RUN
+    foreign = np.flatnonzero(codes > _LAST_BYTE - _FIRST_BYTE)
+    for broken in (foreign, ends[is_too_long]):
+        is_readable[np.searchsorted(offsets, broken, side="right") - 1] = False
+    return is_readable
+
+
 def without_empty_runs(runs: Counts) -> Counts:
     """Join what runs of 0 keep apart; only a first one, of a mask that begins with foreground, stays."""
     if not (runs[1:] == 0).any():

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset
+from maskrcnn.coco.packed import PackedBytes, SizedSegmentations
+from maskrcnn.coco.packing import check_rles
 from maskrcnn.coco.results import CocoResults
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.table import read_predictions
@@ -38,6 +40,7 @@ def load_table_results(
     Raises:
         InputError: no table, no row of the dataset's images, an image that two rows or two file names claim, or masks
             that the table does not have.
+        AnnotationError: a mask that is broken.
     """
     rows = read_predictions(uri, columns=[*COLUMNS, *(["masks"] if with_masks else [])])
     image_ids, is_known = match_images(rows, dataset, uri, images_uri)
@@ -125,22 +128,36 @@ def _to_columns(rows: pa.Table, image_ids: NDArray[np.int64], place: str, with_m
     def column(name: str, dtype: type) -> NDArray[Any]:
         return np.asarray(pc.struct_field(instances, name).to_numpy(), dtype)
 
+    repeated = np.repeat(image_ids, counts)
     return CocoResults(
         place=place,
-        image_ids=np.repeat(image_ids, counts),
+        image_ids=repeated,
         category_ids=column("category_id", np.int64),
         scores=column("score", np.float64),
         bboxes=np.stack([column(side, np.float64) for side in ("x", "y", "w", "h")], axis=1),
-        segmentations=_segmentations(rows, counts, place) if with_masks else None,
+        segmentations=_segmentations(rows, counts, repeated, place) if with_masks else None,
     )
 
 
-def _segmentations(rows: pa.Table, counts: NDArray[np.int64], place: str) -> list[dict[str, Any]]:
+def _segmentations(
+    rows: pa.Table, counts: NDArray[np.int64], image_ids: NDArray[np.int64], place: str
+) -> SizedSegmentations:
     if (pc.is_null(rows["masks"]).to_numpy() & (counts > 0)).any():
         rule = "was labelled with --masks none, and segm needs masks"
         raise InputError("the predictions table", rule, place, "take --iou-types bbox")
-    sizes = np.stack([rows[name].to_numpy() for name in ("height", "width")], axis=1)
     # Row by row of sizes, since images that failed have none.
-    repeated = np.repeat(sizes, counts, axis=0).astype(np.int64).tolist()
-    masks = pc.list_flatten(rows["masks"]).to_pylist()
-    return [{"size": size, "counts": mask} for size, mask in zip(repeated, masks, strict=True)]
+    sizes = np.stack([pc.fill_null(rows[name], 0).to_numpy() for name in ("height", "width")], axis=1)
+    repeated = np.repeat(sizes, counts, axis=0).astype(np.int64)
+    masks = pc.list_flatten(rows["masks"]).cast(pa.binary())  # other tools write other types of the same
+    packed = PackedBytes.concatenate([_pack_binary(chunk) for chunk in masks.chunks])
+    return check_rles(packed, repeated, lambda index: f"predictions[{index}] (image {image_ids[index]})", place)
+
+
+def _pack_binary(masks: pa.Array) -> PackedBytes:
+    """Take over a binary column as it lies in memory."""
+    if not len(masks):
+        return PackedBytes.from_list([])
+    _, offsets, content = masks.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[masks.offset : masks.offset + len(masks) + 1].astype(np.int64)
+    body = np.frombuffer(content, np.uint8)[bounds[0] : bounds[-1]] if content else np.zeros(0, np.uint8)
+    return PackedBytes(body, bounds - bounds[0])

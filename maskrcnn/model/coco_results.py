@@ -11,6 +11,7 @@ from torchvision.ops import box_convert
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.file_names import safe_join
+from maskrcnn.coco.packed import SizedSegmentations
 from maskrcnn.coco.results import CocoResults
 from maskrcnn.errors import InputError, NotFoundError
 from maskrcnn.images import BadImage
@@ -62,7 +63,7 @@ def predict_dataset(
         category_ids=np.concatenate([np.zeros(0, np.int64), *found["category_ids"]]),
         scores=np.concatenate([np.zeros(0, np.float64), *found["scores"]]),
         bboxes=np.concatenate([np.zeros((0, 4), np.float64), *found["bboxes"]]),
-        segmentations=segmentations if with_masks else None,
+        segmentations=SizedSegmentations.from_rles(segmentations) if with_masks else None,
     )
 
 

@@ -175,7 +175,9 @@ class ObjectStore:
             obstore.delete(self._writes, self._key(uri))
 
     def exists(self, uri: str) -> bool:
-        """HEAD an object."""
+        """HEAD an object; a bucket, which answers too, is none."""
+        if not self._key(uri):
+            return False
         try:
             self.stat(uri)
         except NotFoundError:

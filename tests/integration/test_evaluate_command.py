@@ -7,23 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import torch
 
 from jobs.evaluate import EvaluateArguments, run_evaluation
 from maskrcnn import storage
-from maskrcnn.coco import rle
 from maskrcnn.errors import InputError
-from maskrcnn.labelling.output import Output
-from maskrcnn.labelling.plan import PartId, PlannedPart
-from maskrcnn.labelling.results import ImageResult
-from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
-from maskrcnn.model.predictor import Detections
-
-SIZE = (40, 60)
-CATEGORIES = {3: "box", 8: "bag"}
+from tests.labelled import FAILED, LABELLED, found, to_results_json, write_table, write_truth
 
 
 @pytest.mark.parametrize("name", ["cocoapi100_segm", "cocoapi100_bbox", "fce_small_bbox", "fce_small_segm"])
@@ -42,92 +34,6 @@ def test_published_results_get_the_published_numbers(shared_path: Path, tmp_path
     row = metrics[case["iou_type"]]
     assert len(case["expected"]) == 12
     assert {key: row[key] for key in case["expected"]} == pytest.approx(case["expected"], abs=1e-6)
-
-
-def mask(x: int, y: int, w: int, h: int) -> rle.Rle:
-    drawn = np.zeros(SIZE, np.uint8)
-    drawn[y : y + h, x : x + w] = 1
-    return rle.from_mask(drawn)
-
-
-def found(*rows: tuple[int, float, tuple[int, int, int, int]], with_masks: bool = True) -> ImageResult:
-    boxes = torch.tensor([[x, y, x + w, y + h] for _, _, (x, y, w, h) in rows], dtype=torch.float32).reshape(-1, 4)
-    category_ids = torch.tensor([category_id for category_id, _, _ in rows], dtype=torch.int64)
-    scores = torch.tensor([score for _, score, _ in rows], dtype=torch.float32)
-    rles = [mask(*place) for _, _, place in rows] if with_masks else []
-    return ImageResult(SIZE[1], SIZE[0], Detections(SIZE, boxes, scores, category_ids, category_ids, rles))
-
-
-FAILED = ImageResult(error_kind="corrupt", error_message="cut off")
-TRUTH = {1: [(3, (2, 2, 10, 8)), (8, (30, 5, 12, 20))], 2: [(3, (5, 5, 20, 20))], 7: [(8, (1, 1, 9, 9))]}
-FILE_NAMES = {1: "front/a.jpg", 2: "front/b.jpg", 7: "back/a.jpg"}
-LABELLED = {
-    "front/a.jpg": found((3, 0.9, (2, 2, 10, 8)), (8, 0.8, (30, 6, 12, 20)), (3, 0.4, (40, 20, 10, 10))),
-    "front/b.jpg": found((3, 0.7, (5, 5, 20, 20))),
-    "back/a.jpg": FAILED,
-    "back/not-annotated.jpg": found((3, 0.6, (5, 5, 20, 20)), (8, 0.6, (5, 5, 20, 20))),
-}
-
-
-def write_truth(path: Path, file_names: dict[int, str] = FILE_NAMES) -> str:
-    annotations = [
-        {"image_id": image_id, "category_id": category_id, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        | {"segmentation": {"size": SIZE, "counts": mask(*box)["counts"].decode()}}
-        for image_id, objects in TRUTH.items()
-        for category_id, box in objects
-    ]
-    document = {
-        "images": [
-            {"id": image_id, "file_name": name, "width": SIZE[1], "height": SIZE[0]}
-            for image_id, name in file_names.items()
-        ],
-        "annotations": [{"id": index, **each} for index, each in enumerate(annotations, start=1)],
-        "categories": [{"id": category_id, "name": name} for category_id, name in CATEGORIES.items()],
-    }
-    path.write_text(json.dumps(document))
-    return str(path)
-
-
-def write_table(
-    folder: Path, results: dict[str, ImageResult], *, image_ids: list[int | None] | None = None, number: int = 1
-) -> str:
-    """Leave what a labelling job leaves: images of a bucket, and their rows."""
-    keys = pa.table(
-        {
-            "image_uri": [f"s3://shop/photos/{name}" for name in results],
-            "etag": ["1"] * len(results),
-            "attempt": pa.array([number] * len(results), pa.int16()),
-            "image_id": pa.array(image_ids or [None] * len(results), pa.int64()),
-        }
-    )
-    has_masks = any(result.detections and result.detections.rles for result in results.values())
-    stamp = RunStamp("run", "abc", 0.3, CATEGORIES, "full" if has_masks else "none")
-    output = Output(str(folder))
-    part = PlannedPart(PartId(number, 0), None, len(results))
-    storage.put_if_absent(output.part_uri(part), part_to_parquet(build_part(keys, list(results.values()), stamp)))
-    return str(folder)
-
-
-def to_results_json(path: Path, results: dict[str, ImageResult], file_names: dict[int, str] = FILE_NAMES) -> str:
-    """Write the same detections as a COCO results file, by hand."""
-    ids = {name: image_id for image_id, name in file_names.items()}
-    rows: list[dict[str, Any]] = []
-    for name, result in results.items():
-        one = result.detections
-        for place in range(result.num_instances):
-            assert one is not None
-            x0, y0, x1, y1 = one.boxes[place].tolist()
-            rows.append(
-                {
-                    "image_id": ids.get(name, 999),
-                    "category_id": int(one.category_ids[place]),
-                    "score": float(one.scores[place]),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "segmentation": {"size": SIZE, "counts": one.rles[place]["counts"].decode()},
-                }
-            )
-    path.write_text(json.dumps(rows))
-    return str(path)
 
 
 def score(tmp_path: Path, **arguments: Any) -> dict[str, Any]:
@@ -150,7 +56,7 @@ def test_a_labelled_folder_scores_as_the_same_detections_in_a_results_file(
     # Half of the bags are in the image that failed; the other was found a pixel too low: IoU 19/21.
     assert by_table["bbox"]["per_category_AP"]["3"] == pytest.approx(1)
     assert by_table["bbox"]["per_category_AP"]["8"] == pytest.approx(9 / 10 * 51 / 101)
-    missing, header, bbox, segm, dropped = capsys.readouterr().out.splitlines()
+    missing, header, bbox, segm, *_, dropped = capsys.readouterr().out.splitlines()
     assert missing == "1 of 3 images failed or are not in the table; they count as empty"
     assert header.split()[:3] == ["AP", "AP50", "AP75"]
     assert (bbox.split()[0], segm.split()[0]) == ("bbox", "segm")
@@ -187,6 +93,63 @@ def test_the_longest_end_of_the_uri_decides(tmp_path: Path) -> None:
     assert score(tmp_path, annotations=truth, predictions=table) == score(
         tmp_path, annotations=truth, predictions=expected
     )
+
+
+def test_the_output_has_the_analysis_and_replaces_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = write_truth(tmp_path / "truth.json")
+    (tmp_path / "metrics.json").write_text("an older one")
+    table = write_table(tmp_path / "out", LABELLED)
+    metrics = score(tmp_path, annotations=truth, predictions=table, iou_types=("bbox", "segm", "boundary"))
+    assert set(metrics) == {"bbox", "segm", "boundary", "dropped_predictions"}
+    # The bag that lies a pixel too low is no longer right where outlines of a pixel must agree.
+    assert metrics["boundary"]["best_f1"]["overall"]["recall"] == 0.5
+    for name in ("bbox", "segm"):
+        row = metrics[name]
+        assert row["confusion"]["categories"] == [3, 8, "background"]
+        # One bag is in the image that failed; the box at 0.4 is nothing.
+        assert row["best_f1"]["overall"] == pytest.approx(
+            {"score_threshold": 0.7, "precision": 1, "recall": 0.75, "f1": 6 / 7, "num_truths": 4, "lowest_score": 0.4}
+        )
+        assert row["confusion"]["matrix"] == [[2, 0, 0], [0, 1, 1], [0, 0, 0]]
+        assert row["errors"]["shares"]["missed"] == 1
+        assert len(row["curves"]["overall"]["precision"]) == len(row["curves"]["recall"]) == 101
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("box ", "bag "))] == ["box", "bag"]
+    expected = "score threshold 0.699 gives the best F1, 0.857 (precision 1.000, recall 0.750), at IoU 0.5 of segm"
+    assert expected in lines
+
+
+def test_everything_may_lie_in_a_bucket(tmp_path: Path, bucket: str) -> None:
+    """The table at the bucket's root, where no object has a name of its own."""
+    truth, results = write_truth(tmp_path / "truth.json"), to_results_json(tmp_path / "results.json", LABELLED)
+    expected = score(tmp_path, annotations=truth, predictions=results)
+    for path in (truth, results):
+        storage.put(f"{bucket}/{Path(path).name}", Path(path).read_bytes())
+    write_table(bucket, LABELLED)
+    for predictions in (bucket, f"{bucket}/results.json"):
+        arguments = EvaluateArguments(f"{bucket}/truth.json", predictions=predictions, output=f"{bucket}/metrics.json")
+        assert run_evaluation(arguments) == 0
+        assert json.loads(storage.read_bytes(f"{bucket}/metrics.json")) == expected
+
+
+def test_a_table_that_another_tool_has_rewritten_scores_the_same(tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth.json")
+    table = write_table(tmp_path / "out", LABELLED)
+    expected = score(tmp_path, annotations=truth, predictions=table)
+    [part] = (tmp_path / "out" / "table").glob("*.parquet")
+    pl.read_parquet(part).write_parquet(part)
+    assert pq.read_schema(part).field("masks").type == pa.large_list(pa.large_binary())
+    assert score(tmp_path, annotations=truth, predictions=table) == expected
+
+
+def test_a_table_without_a_single_detection_scores_zero(tmp_path: Path) -> None:
+    truth = write_truth(tmp_path / "truth.json")
+    table = write_table(tmp_path / "out", {"front/a.jpg": found(), "front/b.jpg": FAILED})
+    metrics = score(tmp_path, annotations=truth, predictions=table)
+    assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == 0
+    assert metrics["segm"]["errors"]["counts"]["missed"] == 4
 
 
 def test_two_rows_that_could_be_one_image_are_named_and_the_folder_settles_it(tmp_path: Path) -> None:
@@ -234,7 +197,7 @@ def test_a_table_without_masks_scores_boxes_only(tmp_path: Path) -> None:
         ({"predictions": "none.json"}, "--predictions cannot be read: .*none.json"),
         ({"predictions": "empty-folder"}, "--predictions holds no labelled images, in empty-folder"),
         ({"annotations": "none.json"}, "--annotations cannot be read: .*none.json"),
-        ({"iou_types": ()}, "--iou-types must be bbox, segm or both, got nothing"),
+        ({"iou_types": ()}, "--iou-types must be bbox, segm or boundary, one or more, got nothing"),
         ({"max_detections": (0,)}, r"--max-detections must be 1 or more each, got \(0,\)"),
         ({"output": "/proc/metrics.json"}, "--output cannot be written: .*, in /proc/metrics.json"),
     ],

@@ -145,6 +145,7 @@ def test_a_file_without_annotations_is_a_dataset(document: dict[str, Any]) -> No
         (("images", 0, "id"), 2**80, "images[0] id must be a whole number, got 1208"),
         (("images", 1, "id"), 900, "image id 900 must be unique among images"),
         (("images", 0, "width"), 0, "image 900 width must be a whole number of 1 or more, got 0"),
+        (("images", 0, "width"), 2**30, "image 900 width x height must be at most 536870911 px, got 1073741824 x"),
         (("images", 0, "height"), None, "image 900 height must be a whole number of 1 or more, got None"),
         (("images", 0, "file_name"), None, "image 900 file_name must be a text, got None"),
         (("categories", 1, "id"), 90, "category id 90 must be unique among categories"),

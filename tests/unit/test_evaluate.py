@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskrcnn.coco import rle
 from maskrcnn.coco.annotations import CocoDataset, load_coco, parse_coco
-from maskrcnn.coco.evaluate import CocoResults, evaluate, format_metrics, load_results, parse_results
+from maskrcnn.coco.evaluate import CocoResults, evaluate, load_results, parse_results
+from maskrcnn.coco.packed import SizedSegmentations
+from maskrcnn.coco.scoreboard import format_metrics
 from maskrcnn.errors import AnnotationError, InputError
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
@@ -171,7 +174,7 @@ def test_columns_give_the_numbers_of_the_list(dataset: CocoDataset) -> None:
         category_ids=np.array([row["category_id"] for row in rows]),
         scores=np.array([row["score"] for row in rows]),
         bboxes=None,
-        segmentations=[dataset.rle(index) for index in range(dataset.num_annotations)],
+        segmentations=SizedSegmentations.from_rles([dataset.rle(index) for index in range(dataset.num_annotations)]),
     )
     without_boxes = [{key: value for key, value in row.items() if key != "bbox"} for row in rows]
     assert evaluate(dataset, columns) == evaluate(dataset, without_boxes)
@@ -198,7 +201,7 @@ def test_scoring_prints_nothing(dataset: CocoDataset, capfd: pytest.CaptureFixtu
             "predictions[1] (image 0) segmentation counts must hold bytes 48 to 111",
         ),
         (
-            {"segmentation": {"size": [100, 400], "counts": "0"}},
+            {"segmentation": rle.to_json(rle.from_mask(np.ones((100, 400))))},
             "predictions[1] (image 0) segmentation size must be its image's [height, width] [200, 200], got [100, 400]",
         ),
     ],

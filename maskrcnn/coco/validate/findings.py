@@ -62,7 +62,7 @@ ERRORS: dict[str, str] = {
     "bbox_not_finite": "bbox must be finite, not NaN or infinity",
     "area_not_positive": "area must be finite and not negative",
     "iscrowd_value": "iscrowd must be 0 or 1",
-    "image_size_value": "width and height must be whole numbers of 1 or more",
+    "image_size_value": "width and height must be whole numbers of 1 or more, of a size that masks can have",
     "file_name_leaves_root": "file_name must stay within the folder of images",
     "image_not_found": "the image's file must be there",
     "image_unreadable": "the image's file must be an image that can be decoded",

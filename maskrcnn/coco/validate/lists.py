@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.coco.file_names import check_file_name
 from maskrcnn.coco.records import flatten_lists, int64s
+from maskrcnn.coco.runs import MAX_MASK_PIXELS
 from maskrcnn.coco.validate.findings import Findings, Subject
 from maskrcnn.coco.validate.segmentations import MISSING, measure
 from maskrcnn.errors import AnnotationError
@@ -151,8 +152,12 @@ class ImageList(RowList):
                 self._report(place, "file_name_leaves_root", "file_name", name)
                 names[place] = ""
         self.file_names += names
-        for side in ("height", "width"):
-            self._keep(side, self._sides(rows, side))
+        heights, widths = (self._sides(rows, side) for side in ("height", "width"))
+        for place in np.flatnonzero(heights * widths > MAX_MASK_PIXELS).tolist():
+            self._report(place, "image_size_value", "width, height", [int(widths[place]), int(heights[place])])
+            heights[place] = widths[place] = 0
+        self._keep("height", heights)
+        self._keep("width", widths)
 
     def _sides(self, rows: list[dict[str, Any]], side: str) -> NDArray[np.int64]:
         values = [row.get(side, MISSING) for row in rows]
