@@ -35,6 +35,7 @@ class CocoWriter:
         self.num_without_masks = 0
         """Detections of which the table has no mask."""
         self.num_empty_masks = 0
+        """Detections whose mask has no pixel: left out of datasets, where tools stumble over them."""
 
     def write_dataset(self, file: BinaryIO, categories: dict[int, str], root: str) -> int:
         """Write a COCO dataset: images in the order of their numbers, annotations in the table's.
@@ -92,19 +93,19 @@ class CocoWriter:
     def _annotations(self) -> Iterator[list[dict[str, Any]]]:
         next_id = 1
         for batch in self._exported.detections(COLUMNS):
-            segments = self._segments(batch)
-            boxes = np.round(self._boxes(batch), 2)
+            segments, boxes = self._segments(batch), np.round(self._boxes(batch), 2).tolist()
             annotations = []
-            for (image_id, category_id, score), segment, box in zip(
-                self._common(batch), segments, boxes.tolist(), strict=True
-            ):
-                has_pixels = segment is not None and segment.area > 0
+            for (image_id, category_id, score), segment, box in zip(self._common(batch), segments, boxes, strict=True):
+                self.num_without_masks += segment is None
+                if segment is not None and not segment.area:
+                    self.num_empty_masks += 1
+                    continue
                 annotations.append(
                     {
                         "id": next_id,
                         "image_id": image_id,
                         "category_id": category_id,
-                        "bbox": segment.bbox if segment and has_pixels else box,
+                        "bbox": segment.bbox if segment else box,
                         "area": segment.area if segment else round(box[2] * box[3], 2),
                         "iscrowd": 0,
                         "score": score,
@@ -112,8 +113,6 @@ class CocoWriter:
                     }
                 )
                 next_id += 1
-                self.num_without_masks += segment is None
-                self.num_empty_masks += segment is not None and not has_pixels
             yield annotations
 
     def _results(self) -> Iterator[list[dict[str, Any]]]:

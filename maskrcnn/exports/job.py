@@ -109,7 +109,7 @@ def _write_dataset(
     if writer.overlaps.count:
         report.mean_iou, report.worst_iou = writer.overlaps.mean, writer.overlaps.worst
     if writer.num_empty_masks:
-        report.notes.append(f"{writer.num_empty_masks:,} detections have a mask without pixels, and keep their box")
+        report.notes.append(f"{writer.num_empty_masks:,} detections whose mask has no pixel are left out")
     _note_without_masks(writer, report)
 
 

@@ -110,7 +110,7 @@ class CurrentRows:
         Yields:
             (n,) places among the current rows, ascending, and these rows.
         """
-        stored = self.schema([name for name in columns if name != "date"])
+        stored = self.schema([name for name in columns if name != "date"] or ["image_uri"])
         begin = 0
         for part_uri, is_current in zip(self._part_uris, self._is_current, strict=True):
             places = begin + np.cumsum(is_current) - 1
