@@ -59,10 +59,12 @@ def _keep_far_points(outlines: Outlines, outline: NDArray[np.int64], tolerance_p
 
 def _distances(points: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.float64]:
     """Give each point's distance from the straight side between two others, px; all (N, 2)."""
-    side, offset = (end - begin).astype(np.float64), points - begin
-    length_squared = np.maximum((side**2).sum(axis=1), 1e-9)
-    along = np.clip((side * offset).sum(axis=1) / length_squared, 0, 1)
-    distances: NDArray[np.float64] = np.linalg.norm(offset - along[:, None] * side, axis=1)
+    side_x, side_y = (end - begin).T.astype(np.float64)
+    offset_x, offset_y = (points - begin).T.astype(np.float64)
+    # A side from a point to itself has no length.
+    length_squared = np.maximum(side_x**2 + side_y**2, 1e-9)
+    along = np.clip((side_x * offset_x + side_y * offset_y) / length_squared, 0, 1)
+    distances: NDArray[np.float64] = np.hypot(offset_x - along * side_x, offset_y - along * side_y)
     return distances
 
 
