@@ -32,9 +32,6 @@ class DetectionBatch:
     masks: pa.BinaryArray
     """(N,) compressed RLE, null where the job kept no masks."""
 
-    def __len__(self) -> int:
-        return len(self.of_image)
-
     def column(self, name: str) -> pa.Array:
         """Give a field of the instances."""
         return self.instances.field(name)
