@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from machine import peak_rss_bytes, rss_bytes, write_results
+from numpy.typing import NDArray
 from PIL import Image
 
 from maskrcnn import storage
@@ -42,46 +43,62 @@ CASES = {
 }
 
 
-def draw_shapes(rng: np.random.Generator) -> list[tuple[bytes, tuple[int, int, int, int], int]]:
-    """Draw masks of 40 to 80 px a side as a mask head does: a coarse grid resized and cut at a half."""
+def draw_shapes(rng: np.random.Generator) -> list[tuple[NDArray[np.int64], tuple[int, int]]]:
+    """Draw masks of 40 to 80 px a side as a mask head does: a coarse grid resized and cut at a half.
+
+    Returns:
+        Run lengths in the image's first corner, and (height, width).
+    """
     shapes = []
     y, x = np.mgrid[-1:1:14j, -1:1:14j]
     for _ in range(NUM_SHAPES):
         grid = (1.2 - x**2 - y**2 + rng.normal(0, 0.15, x.shape)).astype(np.float32)
         height, width = (int(side) for side in rng.integers(40, 81, 2))
-        top, left = (int(rng.integers(0, end - side)) for end, side in zip(SIZE, (height, width), strict=True))
+        resized = np.array(Image.fromarray(grid).resize((width, height), Image.Resampling.BILINEAR))
         mask = np.zeros(SIZE, np.uint8)
-        mask[top : top + height, left : left + width] = (
-            np.array(Image.fromarray(grid).resize((width, height), Image.Resampling.BILINEAR)) > 0.5
-        )
-        encoded = rle.from_mask(mask)
-        shapes.append((encoded["counts"], (left, top, width, height), rle.area(encoded)))
+        mask[:height, :width] = resized > 0.5
+        shapes.append((rle.check_rle(rle.from_mask(mask)), (height, width)))
     return shapes
+
+
+def place_masks(
+    rng: np.random.Generator, shapes: list[tuple[NDArray[np.int64], tuple[int, int]]], num_masks: int
+) -> tuple[list[bytes], NDArray[np.float32], NDArray[np.int64]]:
+    """Put shapes anywhere in the image: as compressed RLE, all different, with boxes (N, 4) XYWH and areas."""
+    runs, boxes = [], np.empty((num_masks, 4), np.float32)
+    for index, chosen in enumerate(rng.integers(0, NUM_SHAPES, num_masks).tolist()):
+        shape, (height, width) = shapes[chosen]
+        left, top = int(rng.integers(0, SIZE[1] - width)), int(rng.integers(0, SIZE[0] - height))
+        moved = shape.copy()
+        moved[0] += left * SIZE[0] + top
+        moved[-1] -= left * SIZE[0] + top
+        runs.append(moved)
+        boxes[index] = left, top, width, height
+    offsets = np.cumsum([0, *map(len, runs)])
+    areas = np.array([int(one[1::2].sum()) for one in runs])
+    return rle.encode_counts_batch(np.concatenate(runs), offsets), boxes, areas
 
 
 def write_table(folder: Path, num_detections: int) -> None:
     """Write a table of so many detections."""
     rng = np.random.default_rng(0)
     shapes = draw_shapes(rng)
-    counts = pa.array([one[0] for one in shapes], pa.binary())
-    boxes = np.array([one[1] for one in shapes], np.float32)
-    areas = np.array([one[2] for one in shapes], np.int32)
     output = Output(str(folder))
     num_images = num_detections // DETECTIONS_PER_IMAGE
     for part, first in enumerate(range(0, num_images, ROWS_PER_PART)):
         num_rows = min(ROWS_PER_PART, num_images - first)
-        chosen = rng.integers(0, NUM_SHAPES, num_rows * DETECTIONS_PER_IMAGE)
-        categories = rng.integers(1, 81, len(chosen))
+        num_found = num_rows * DETECTIONS_PER_IMAGE
+        counts, boxes, areas = place_masks(rng, shapes, num_found)
+        categories = rng.integers(1, 81, num_found)
         scores = -np.sort(-rng.uniform(0.5, 1, (num_rows, DETECTIONS_PER_IMAGE)), axis=1).ravel()
-        jitter = rng.uniform(-0.5, 0.5, (len(chosen), 4)).astype(np.float32)
-        sides = boxes[chosen] + jitter
+        sides = boxes + rng.uniform(-0.5, 0.5, boxes.shape).astype(np.float32)
         instances = pa.StructArray.from_arrays(
             [
                 pa.array(categories, pa.int32()),
                 pa.array([f"category {one}" for one in categories.tolist()], pa.string()),
                 pa.array(scores, pa.float32()),
                 *(pa.array(np.ascontiguousarray(side)) for side in sides.T),
-                pa.array(areas[chosen]),
+                pa.array(areas, pa.int32()),
             ],
             fields=list(INSTANCE_TYPE),
         )
@@ -99,7 +116,7 @@ def write_table(folder: Path, num_detections: int) -> None:
             "error_message": [None] * num_rows,
             "num_instances": [DETECTIONS_PER_IMAGE] * num_rows,
             "instances": pa.ListArray.from_arrays(offsets, instances),
-            "masks": pa.ListArray.from_arrays(offsets, counts.take(pa.array(chosen))),
+            "masks": pa.ListArray.from_arrays(offsets, pa.array(counts, pa.binary())),
             "run_id": ["run"] * num_rows,
             "bundle_sha256": ["0" * 64] * num_rows,
             "score_threshold": [0.5] * num_rows,
