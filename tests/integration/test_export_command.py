@@ -183,3 +183,13 @@ def test_a_bucket_takes_exports_and_gives_tables(bucket: str, tmp_path: Path, fo
     assert local == remote
     with pytest.raises(InputError, match="--output exists already, in s3://"):
         export(there)
+
+
+def test_options_and_notes_of_the_command_line(run: Run, table: str, tmp_path: Path) -> None:
+    output = str(tmp_path / "flat.parquet")
+    words = ["--categories", "box", "9", "--score-threshold", "0.35", "--sample", "2", "--sample-by", "random"]
+    code, out, err = run("--predictions", table, "--format", "flat", "--output", output, "--seed", "3", *words)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()[-2:]
+    assert lines[0] == "1 images that could not be labelled are left out"
+    assert lines[1].endswith(f"detections of 2 images: {output}")
