@@ -27,7 +27,6 @@ __all__ = [
     "MAX_MASK_PIXELS",
     "Rle",
     "area",
-    "bbox_of_runs",
     "check_polygon",
     "check_rle",
     "checked_size",
@@ -39,6 +38,9 @@ __all__ = [
     "from_polygons",
     "from_segmentation",
     "from_uncompressed",
+    "iou",
+    "normalised",
+    "runs_to_bbox",
     "to_bbox",
     "to_json",
     "to_mask",
@@ -160,12 +162,28 @@ def from_segmentation(
     checked_size(segmentation, (height, width), thing, place)
     if isinstance(segmentation.get("counts"), list | tuple | np.ndarray):
         return from_uncompressed(segmentation, thing=thing, place=place)
-    runs = check_rle(segmentation, thing=thing, place=place)
-    if not (runs[1:] == 0).any():
-        counts = segmentation["counts"]
-        return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-    # pycocotools takes a wrong bounding box from runs of 0, and skips overlaps by that box.
-    return {"size": [height, width], "counts": encode_counts(without_empty_runs(runs))}
+    return normalised(segmentation, size=(height, width), thing=thing, place=place)[0]
+
+
+def normalised(
+    rle: Any, *, size: tuple[int, int] | None = None, thing: str = "segmentation", place: str = ""
+) -> tuple[Rle, Counts]:
+    """Check a compressed RLE from outside, and give the one spelling of its mask.
+
+    Returns:
+        The RLE, safe to give to pycocotools, and its run lengths, without runs of 0 but a first one.
+
+    Raises:
+        AnnotationError: naming what is broken.
+    """
+    runs = check_rle(rle, size=size, thing=thing, place=place)
+    counts = rle["counts"]
+    if (runs[1:] == 0).any():
+        # pycocotools takes a wrong bounding box from runs of 0, and skips overlaps by that box.
+        runs = without_empty_runs(runs)
+        counts = encode_counts(runs)
+    sides = [int(side) for side in rle["size"]]
+    return {"size": sides, "counts": counts.encode() if isinstance(counts, str) else counts}, runs
 
 
 def from_mask(mask: NDArray[Any]) -> Rle:
@@ -201,11 +219,11 @@ def area(rle: Rle) -> int:
 
 def to_bbox(rle: Rle) -> list[float]:
     """Give the tight box round the foreground as [x, y, width, height], absolute px; all 0 for an empty mask."""
-    return bbox_of_runs(check_rle(rle), rle["size"][0])
+    return runs_to_bbox(check_rle(rle), rle["size"][0])
 
 
-def bbox_of_runs(runs: Counts, height: int) -> list[float]:
-    """Give the tight box round the foreground of a mask of this height, px, as `to_bbox` does."""
+def runs_to_bbox(runs: Counts, height: int) -> list[float]:
+    """Give the tight box of a mask's run lengths, as `to_bbox` does."""
     ends = np.cumsum(runs)[1::2]
     starts = ends - runs[1::2]
     starts, lasts = starts[ends > starts], ends[ends > starts] - 1
@@ -216,6 +234,11 @@ def bbox_of_runs(runs: Counts, height: int) -> list[float]:
     top = 0 if spans_columns else int((starts % height).min())
     bottom = height - 1 if spans_columns else int((lasts % height).max())
     return [float(left), float(top), float(right - left + 1), float(bottom - top + 1)]
+
+
+def iou(first: Rle, second: Rle) -> float:
+    """Give the intersection over union of two masks of one size, checked and normalised."""
+    return float(pycocotools.mask.iou([first], [second], [0])[0, 0])
 
 
 def to_json(rle: Rle) -> dict[str, Any]:

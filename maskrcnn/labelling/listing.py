@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from maskrcnn import storage
 from maskrcnn.coco.file_names import safe_join
 from maskrcnn.errors import AccessError, InputError, NotFoundError
+from maskrcnn.labelling.columns import RESERVED_COLUMNS
 from maskrcnn.labelling.dates import with_date
 from maskrcnn.labelling.inventory import is_inventory, read_inventory
 from maskrcnn.labelling.plan import drop_repeats
-from maskrcnn.labelling.table import RESERVED_COLUMNS
 
 HEADS_IN_FLIGHT = 64
 

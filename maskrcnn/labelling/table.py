@@ -1,10 +1,9 @@
-"""The predictions table: its columns, one part as Parquet, and the current rows read back."""
+"""The predictions table: one part as Parquet, and the current rows read back."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,55 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from maskrcnn import storage
 from maskrcnn.coco import rle
 from maskrcnn.config import MasksKept
-from maskrcnn.errors import InputError
-from maskrcnn.labelling.plan import current_rows, parse_part_id
+from maskrcnn.labelling.columns import INSTANCE_TYPE, RESERVED_COLUMNS, SCHEMA
+from maskrcnn.labelling.current import CurrentRows
 from maskrcnn.labelling.results import ImageResult
 
-INSTANCE_TYPE = pa.struct(
-    [
-        ("category_id", pa.int32()),
-        ("category", pa.string()),
-        ("score", pa.float32()),
-        ("x", pa.float32()),
-        ("y", pa.float32()),
-        ("w", pa.float32()),
-        ("h", pa.float32()),
-        ("area", pa.int32()),
-    ]
-)
-
-SCHEMA = pa.schema(
-    [
-        ("image_uri", pa.string()),
-        ("etag", pa.string()),
-        ("attempt", pa.int16()),
-        ("image_id", pa.int64()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("status", pa.string()),
-        ("error_kind", pa.string()),
-        ("error_message", pa.string()),
-        ("num_instances", pa.int32()),
-        ("instances", pa.list_(INSTANCE_TYPE)),
-        ("masks", pa.list_(pa.binary())),
-        ("run_id", pa.string()),
-        ("bundle_sha256", pa.string()),
-        ("score_threshold", pa.float32()),
-        ("labelled_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
-"""The columns of every table; the manifest's own columns follow."""
-
-PLAN_ONLY_COLUMNS = frozenset({"part", "size", "date"})
-"""Columns of a plan that are not carried into the table (the date is in the path)."""
-
-RESERVED_COLUMNS = frozenset(SCHEMA.names) | PLAN_ONLY_COLUMNS | {"plan"}
-
 MAX_MESSAGE_CHARS = 500
-READS_IN_FLIGHT = 16
 
 
 @dataclass(frozen=True)
@@ -134,45 +91,7 @@ def read_predictions(
     Raises:
         InputError: when there is no table, or no such column.
     """
-    output_uri = storage.normalise(uri)
-    table_uri = storage.join(output_uri, "table")
-    part_uris = [part for part in sorted(storage.list_uris(table_uri)) if _is_wanted(part, dates)]
-    if not part_uris:
-        plans = storage.list_uris(storage.join(output_uri, "plans"))
-        if not plans:
-            raise InputError("--predictions", "holds no labelled images", uri, "name the --output of a labelling job")
-        return SCHEMA.empty_table() if columns is None else SCHEMA.empty_table().select(list(columns))
-    with ThreadPoolExecutor(READS_IN_FLIGHT) as pool:
-        keys_by_part = list(pool.map(_read_keys, part_uris))
-        ends = np.cumsum([len(keys) for keys in keys_by_part])
-        is_current = np.split(current_rows(pa.concat_tables(keys_by_part)), ends[:-1])
-        parts = pool.map(lambda part: _read_rows(part[0], part[1], columns), zip(part_uris, is_current, strict=True))
-        return pa.concat_tables(list(parts), promote_options="default")
-
-
-def _is_wanted(uri: str, dates: Collection[str] | None) -> bool:
-    if parse_part_id(uri) is None:
-        return False
-    return dates is None or any(f"/date={date}/" in uri for date in dates)
-
-
-def _read_keys(part_uri: str) -> pa.Table:
-    part_id = parse_part_id(part_uri)
-    assert part_id is not None
-    with storage.open_input(part_uri) as file:
-        keys = pq.ParquetFile(file).read(columns=["image_uri", "etag", "attempt"])
-    return keys.append_column("plan", pa.array(np.full(len(keys), part_id.plan)))
-
-
-def _read_rows(part_uri: str, mask: Any, columns: Collection[str] | None) -> pa.Table:
-    with storage.open_input(part_uri) as file:
-        part = pq.ParquetFile(file)
-        names = part.schema_arrow.names
-        unknown = [name for name in columns or () if name not in names]
-        if unknown:
-            raise InputError(f"column {unknown[0]}", f"is not in the table, which has {', '.join(names)}", part_uri)
-        rows = part.read(columns=None if columns is None else list(columns))
-    return rows if mask.all() else rows.filter(pa.array(mask))
+    return CurrentRows(uri, dates=dates).read(columns)
 
 
 def _instances(results: Sequence[ImageResult], category_names: dict[int, str]) -> pa.Array:

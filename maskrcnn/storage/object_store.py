@@ -121,6 +121,9 @@ class ObjectStore:
         """Write to a temporary file, then upload it: an error before that leaves nothing, not even parts to pay for."""
         if self.exists(uri):
             raise ExistsError(uri, EXISTS)
+        # Asked for one object, a store does not say that there is no such bucket; who may not list learns at the end.
+        with suppress(AccessError):
+            next(self.list_batches(uri), None)
         with tempfile.TemporaryFile() as body:
             yield body
             size = body.seek(0, io.SEEK_END)

@@ -112,9 +112,9 @@ def test_a_file_in_a_folders_place_is_named_for_outputs_too(tmp_path: Path) -> N
         pytest.fail("the block was entered")
 
 
-def test_a_missing_bucket_is_named_for_outputs_too(s3_endpoint: str) -> None:
-    with pytest.raises(NotFoundError, match="no-such-bucket"):
-        write_and_then("s3://no-such-bucket/x", b"x", lambda: None)
+def test_a_missing_bucket_is_named_before_the_work(s3_endpoint: str) -> None:
+    with pytest.raises(NotFoundError, match="no-such-bucket"), storage.open_output("s3://no-such-bucket/x"):
+        pytest.fail("the block was entered")
 
 
 @pytest.mark.parametrize("answer", [PutAnswer.EXISTS, PutAnswer.UNKNOWN])

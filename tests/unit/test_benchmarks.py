@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import PROJECT_ROOT
 
-SCRIPTS = ("annotations", "evaluate", "loader", "masks", "memory", "plan", "predict", "train", "validate")
+SCRIPTS = ("annotations", "evaluate", "export", "loader", "masks", "memory", "plan", "predict", "train", "validate")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -189,3 +189,17 @@ def test_an_empty_batch_encodes_to_nothing() -> None:
 def test_json_holds_text() -> None:
     encoded = rle.from_mask(np.eye(5))
     assert rle.from_segmentation(json.loads(json.dumps(rle.to_json(encoded))), 5, 5) == encoded
+
+
+def test_the_overlap_of_two_masks_is_theirs_over_their_union() -> None:
+    first, second = np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8)
+    first[:2, :4], second[:2, 2:] = 1, 1
+    assert rle.iou(rle.from_mask(first), rle.from_mask(second)) == pytest.approx(4 / 12)
+
+
+def test_runs_of_zero_are_spelled_away_before_pycocotools_sees_them() -> None:
+    spelled = {"size": [4, 3], "counts": rle.encode_counts([0, 2, 0, 3, 7])}
+    plain, runs = rle.normalised(spelled, size=(4, 3))
+    assert runs.tolist() == [0, 5, 7]
+    assert plain == rle.from_mask(rle.to_mask(plain))
+    assert rle.runs_to_bbox(runs, 4) == [0, 0, 2, 4]

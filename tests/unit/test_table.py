@@ -11,10 +11,11 @@ import maskrcnn
 from maskrcnn import storage
 from maskrcnn.coco import rle
 from maskrcnn.errors import InputError
+from maskrcnn.labelling.columns import SCHEMA
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.results import ImageResult
-from maskrcnn.labelling.table import SCHEMA, RunStamp, build_part, part_to_parquet
+from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
 from maskrcnn.model.predictor import Detections
 
 STAMP = RunStamp("run-1", "abc", 0.5, {3: "box", 8: "bag"}, "full")

@@ -136,7 +136,7 @@ def _measure_rle(index: int, segmentation: dict[str, Any], measured: Measured, r
         report(index, "rle_wrong_sum", f"{total}, and {height} x {width} = {height * width}")
     else:
         measured.kinds[index] = RLE
-        left, top, box_width, box_height = rle.bbox_of_runs(runs, height)
+        left, top, box_width, box_height = rle.runs_to_bbox(runs, height)
         measured.extents[index] = left, top, left + box_width, top + box_height
         measured.areas[index] = runs[1::2].sum()
         measured.sizes[index] = height, width
