@@ -36,6 +36,9 @@ def score(tmp_path: Path, truth: str, predictions: str) -> dict[str, Any]:
     return metrics
 
 
+NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+
+
 @pytest.mark.parametrize("image_ids", [None, [1, 2, 7, 999]])
 def test_exported_results_score_as_the_table_does(tmp_path: Path, image_ids: list[int] | None) -> None:
     truth = write_truth(tmp_path / "truth.json")
@@ -45,7 +48,10 @@ def test_exported_results_score_as_the_table_does(tmp_path: Path, image_ids: lis
     assert report.notes[1:] == [f"1 images that are not in {truth} are left out"]
     by_file, by_table = score(tmp_path, truth, str(tmp_path / "results.json")), score(tmp_path, truth, table)
     for iou_type in ("bbox", "segm"):
-        assert by_file[iou_type] == by_table[iou_type]
+        numbers, expected = by_file[iou_type], by_table[iou_type]
+        assert numbers["per_category_AP"] == pytest.approx(expected["per_category_AP"], abs=1e-6)
+        assert {name: numbers[name] for name in NAMES} == pytest.approx({name: expected[name] for name in NAMES})
+        assert numbers["confusion"]["matrix"] == expected["confusion"]["matrix"]
     loaded = COCO(truth).loadRes(str(tmp_path / "results.json"))
     assert len(loaded.getAnnIds()) == 4
 
