@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import PROJECT_ROOT
 
-SCRIPTS = ("annotations", "loader", "masks", "memory", "plan", "predict", "train")
+SCRIPTS = ("annotations", "loader", "masks", "memory", "plan", "predict", "slicing", "train")
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
