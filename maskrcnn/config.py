@@ -170,13 +170,17 @@ class SliceConfig:
         check(0 < self.slice_threshold < 1, "slice_threshold", self.slice_threshold, "in (0, 1)")
 
 
-def check_mask_nms(mask_nms: float | None, *, has_masks: bool) -> None:
-    """Refuse a threshold of mask NMS that cannot work, or where there are no masks."""
+def check_mask_nms(mask_nms: float | None, *, has_masks: bool = True) -> None:
+    """Refuse a threshold of mask NMS that cannot work, or one where there are no masks.
+
+    Raises:
+        InputError: naming the flag and the rule.
+    """
     if mask_nms is None:
         return
     check(0 < mask_nms <= 1, "mask_nms", mask_nms, "in (0, 1]")
     if not has_masks:
-        raise InputError("--mask-nms", "needs masks, and --masks is none")
+        raise InputError("--mask-nms", "needs masks", remedy="leave out --masks none")
 
 
 def to_json_dict(config: Any) -> dict[str, Any]:

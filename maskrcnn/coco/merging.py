@@ -39,21 +39,18 @@ class Candidates:
         return len(self.scores)
 
 
-def find_overlapping(
-    candidates: Candidates, *, metric: OverlapMetric, threshold: float, views: Ints | None = None
-) -> Ints:
+def find_overlapping(candidates: Candidates, *, metric: OverlapMetric, threshold: float) -> Ints:
     """Find the pairs that overlap so much that they are one object.
 
     Args:
         candidates: the detections.
         metric: iou: what two share, of what both cover together; iomin: of the smaller one, so that a piece counts.
         threshold: more than this is one object.
-        views: (N,) which picture each was seen in; two of one picture are never a pair. None: any two may be.
 
     Returns:
         (num_pairs, 2) int64, indices, the smaller first.
     """
-    pairs = _find_touching(candidates, views)
+    pairs = _find_touching(candidates)
     first, second = pairs.T
     if len(candidates.rles):
         # One by one: pycocotools' area overflows on lists of more than 255 masks with numpy 2.
@@ -129,8 +126,8 @@ def unite(candidates: Candidates, groups: Sequence[Ints]) -> Candidates:
     return Candidates(boxes, candidates.scores[best], candidates.labels[best], rles)
 
 
-def _find_touching(candidates: Candidates, views: Ints | None) -> Ints:
-    """Find the pairs that may be one object: of one label, boxes that overlap, and not of one view."""
+def _find_touching(candidates: Candidates) -> Ints:
+    """Find the pairs that may be one object: of one label, with boxes that overlap."""
     x1, y1, x2, y2 = candidates.boxes.T
     labels, num = candidates.labels, len(candidates)
     found = [np.zeros((0, 2), np.int64)]
@@ -140,8 +137,6 @@ def _find_touching(candidates: Candidates, views: Ints | None) -> Ints:
         may_be = labels[rows, None] == labels
         may_be &= (x1[rows, None] < x2) & (x1 < x2[rows, None])
         may_be &= (y1[rows, None] < y2) & (y1 < y2[rows, None])
-        if views is not None:
-            may_be &= views[rows, None] != views
         first, second = np.nonzero(may_be)
         first += begin
         is_first = first < second

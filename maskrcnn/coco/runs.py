@@ -108,19 +108,53 @@ def decode_counts(counts: bytes | str, *, thing: str = "segmentation", place: st
         raise refuse("must end with a whole run, and is cut off")
 
     ends = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _MAX_BYTES_PER_RUN:
-        raise refuse(f"must take at most {_MAX_BYTES_PER_RUN} bytes a run, got {int(lengths.max())}")
-    shifts = _BITS_PER_BYTE * (np.arange(len(codes)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
-    runs -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * lengths)
+    longest = int(np.diff(ends, prepend=-1).max())
+    if longest > _MAX_BYTES_PER_RUN:
+        raise refuse(f"must take at most {_MAX_BYTES_PER_RUN} bytes a run, got {longest}")
+    runs = _read_deltas(codes, ends)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     if runs.min() < 0 or runs.max() > MAX_MASK_PIXELS:
         at = int(((runs < 0) | (runs > MAX_MASK_PIXELS)).argmax())
         raise refuse(f"must hold runs of 0 to {MAX_MASK_PIXELS} px, got {int(runs[at])} as run {at}")
     return runs
+
+
+def decode_counts_batch(texts: Sequence[bytes]) -> tuple[Counts, NDArray[np.int64]]:
+    """Read the run lengths of many masks at once, out of strings that `encode_counts_batch` or pycocotools wrote.
+
+    Returns:
+        (total_runs,) int64, run lengths of all masks one after the other, background first in each; and (N + 1,) int64,
+        where each mask's runs begin, and the end of the last.
+    """
+    codes = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64) - _FIRST_BYTE
+    is_last = (codes & _MORE_FOLLOWS) == 0
+    num_runs = np.concatenate([[0], np.cumsum(is_last)])
+    offsets = num_runs[np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])]
+    deltas = _read_deltas(codes, np.flatnonzero(is_last))
+    # From the fourth run on, each is stored as the difference to the one two before: three chains a mask.
+    mask = np.repeat(np.arange(len(texts)), np.diff(offsets))
+    place = np.arange(len(deltas)) - offsets[mask]
+    chain = 3 * mask + np.where(place == 0, 0, 2 - place % 2)
+    order = np.argsort(chain, kind="stable")
+    sums = np.cumsum(deltas[order])
+    is_head = np.diff(chain[order], prepend=-1) != 0
+    before = (sums - deltas[order])[is_head]
+    runs = np.empty_like(deltas)
+    runs[order] = sums - before[np.cumsum(is_head) - 1]
+    return runs, offsets
+
+
+def _read_deltas(codes: NDArray[np.int64], ends: NDArray[np.int64]) -> Counts:
+    """Read the stored numbers out of bytes less `_FIRST_BYTE`, given where each number's last byte is."""
+    if not len(ends):
+        return np.zeros(0, np.int64)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    shifts = _BITS_PER_BYTE * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    deltas = np.add.reduceat((codes & 0x1F) << shifts, starts)
+    deltas -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * lengths)
+    return deltas
 
 
 def without_empty_runs(runs: Counts) -> Counts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from maskrcnn.config import Device, Precision, SliceConfig, ThresholdConfig
+from maskrcnn.config import Device, Precision, SliceConfig, ThresholdConfig, check_mask_nms
 from maskrcnn.model.mask_nms import CANDIDATES_PER_DETECTION, MaskNmsPredictor
 from maskrcnn.model.predictor import AnyPredictor, Predictor
 from maskrcnn.model.slicing import SlicedPredictor
@@ -32,8 +32,9 @@ def load_predictor(
 
     Raises:
         BundleError: no bundle there, or one that cannot be used.
-        InputError: a device or precision that is not to be had.
+        InputError: a device or precision that is not to be had, or a threshold of masks that cannot work.
     """
+    check_mask_nms(mask_nms)
     num_candidates = thresholds.max_detections * (1 if mask_nms is None else CANDIDATES_PER_DETECTION)
     of_boxes = replace(thresholds, max_detections=num_candidates)
     predictor: AnyPredictor = Predictor.from_bundle(uri, device=device, precision=precision, thresholds=of_boxes)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from maskrcnn.coco.merging import Candidates, best_first, find_overlapping, group_same, unite
 from maskrcnn.coco.moving import move_rles
-from maskrcnn.coco.rle import Rle
 from maskrcnn.config import SliceConfig
 from maskrcnn.model.decode import DecodedImage, to_decoded
 from maskrcnn.model.predictor import AnyPredictor, Detections
@@ -132,11 +131,10 @@ class SlicedPredictor:
         if len(windows) == 1:
             return found[0]
         config = self._slicing
-        views = np.repeat(np.arange(len(found)), [len(each) for each in found])
         pairs = zip(windows, found, strict=True)
         is_cut = np.concatenate([_is_cut(each.boxes, window, size, config.slice) for window, each in pairs])
         candidates = _in_whole_image(size, windows, found)
-        same = find_overlapping(candidates, metric=config.slice_metric, threshold=config.slice_threshold, views=views)
+        same = find_overlapping(candidates, metric=config.slice_metric, threshold=config.slice_threshold)
         groups = group_same(best_first(candidates, is_cut), same, is_cut=is_cut, pieces=config.slice_merge)
         objects = unite(candidates, groups)
         order = best_first(objects)[: self.thresholds.max_detections]
@@ -176,14 +174,12 @@ def _is_cut(
 
 def _in_whole_image(size: tuple[int, int], windows: list[Window], found: list[Detections]) -> Candidates:
     """Move what was found in each window to where it is in the image, and put it into one list."""
-    boxes: list[Tensor] = []
-    rles: list[Rle] = []
-    for window, each in zip(windows, found, strict=True):
-        boxes.append(each.boxes + torch.tensor([window.x, window.y] * 2))
-        rles += move_rles(each.rles, (window.x, window.y), size)
+    corners = np.array([(window.x, window.y) for window in windows])
+    origins = np.repeat(corners, [len(each) for each in found], axis=0)
+    rles = [rle for each in found for rle in each.rles]
     return Candidates(
-        torch.cat(boxes).numpy(),
+        torch.cat([each.boxes for each in found]).numpy() + np.tile(origins, 2).astype(np.float32),
         torch.cat([each.scores for each in found]).numpy(),
         torch.cat([each.labels for each in found]).numpy(),
-        rles,
+        move_rles(rles, origins, size) if rles else [],
     )

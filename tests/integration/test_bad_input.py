@@ -159,7 +159,7 @@ def test_images_that_are_not_there(command: Command, tmp_path: Path, name: str) 
         ({"slice": 512, "slice_metric": "giou"}, "--slice-metric must be one of"),
         ({"slice": 512, "slice_threshold": 0}, "--slice-threshold must be in (0, 1), got 0.0"),
         ({"mask_nms": 1.5}, "--mask-nms must be in (0, 1], got 1.5"),
-        ({"mask_nms": 0.5, "masks": "none"}, "--mask-nms needs masks, and --masks is none"),
+        ({"mask_nms": 0.5, "masks": "none"}, "--mask-nms needs masks; leave out --masks none"),
         ({"images": ""}, "--images must be a path or URI, got nothing"),
         ({"date_from": "("}, "--date-from is not a regular expression: "),
         ({"date_from": "captured"}, "--date-from must be last-modified, a column (this input has none) or a regular"),

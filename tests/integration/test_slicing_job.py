@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,19 @@ import pytest
 from PIL import Image
 
 from jobs.command import run_command
+from jobs.evaluate import EvaluateArguments, run_evaluation
 from jobs.predict import PredictArguments, predict
+from jobs.slicing import SliceArguments
 from maskrcnn import read_predictions
+from maskrcnn.coco.annotations import load_coco
+from maskrcnn.coco.evaluate import evaluate
 from maskrcnn.config import SliceConfig, ThresholdConfig
+from maskrcnn.errors import InputError
 from maskrcnn.labelling.output import Output
 from maskrcnn.model.bundle import load_bundle
+from maskrcnn.model.coco_results import predict_dataset
 from maskrcnn.model.loading import load_predictor
+from maskrcnn.synthetic import write_shelves
 
 Label = Callable[..., tuple[int, str]]
 
@@ -82,3 +91,28 @@ def test_tiles_are_labelled_recorded_and_not_mixed_with_others(
         assert code == 2
         assert line.startswith(f"jobs.predict: {told}")
         assert line.endswith("take the same as before, or another --output")
+
+
+def test_a_bundle_is_scored_with_tiles_and_mask_nms(tiny_bundle: str, tmp_path: Path) -> None:
+    annotations = write_shelves(tmp_path, 2, seed=1)
+    arguments = EvaluateArguments(
+        annotations=str(annotations),
+        bundle=tiny_bundle,
+        images=str(tmp_path / "images"),
+        iou_types=("bbox",),
+        mask_nms=0.4,
+        device="cpu",
+        output=str(tmp_path / "metrics.json"),
+        slicing=SliceArguments(slice=96, slice_overlap=0.3),
+    )
+    assert run_evaluation(arguments) == 0
+    thresholds = ThresholdConfig(0.05, 0.8, 100)
+    slicing = SliceConfig(96, 0.3)
+    predictor = load_predictor(tiny_bundle, thresholds=thresholds, device="cpu", mask_nms=0.4, slicing=slicing)
+    dataset = load_coco(str(annotations))
+    expected = evaluate(dataset, predict_dataset(predictor, dataset, str(tmp_path / "images")), iou_types=("bbox",))
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(expected))
+    with pytest.raises(InputError, match="--mask-nms must be in"):
+        run_evaluation(replace(arguments, mask_nms=2.0))
+    with pytest.raises(InputError, match="--slice-overlap needs --slice"):
+        run_evaluation(replace(arguments, slicing=SliceArguments(slice_overlap=0.3)))

@@ -57,7 +57,7 @@ def test_values_that_cannot_work_are_refused(config_class: type, values: dict[st
         ({"device": "tpu"}, "--device must be one of auto, cpu, cuda, got tpu"),
         ({"mask_nms": 0}, r"--mask-nms must be in \(0, 1\], got 0"),
         ({"mask_nms": 1.1}, r"--mask-nms must be in \(0, 1\], got 1.1"),
-        ({"mask_nms": 0.5, "masks": "none"}, "--mask-nms needs masks, and --masks is none"),
+        ({"mask_nms": 0.5, "masks": "none"}, "--mask-nms needs masks; leave out --masks none"),
     ],
 )
 def test_a_labelling_run_that_cannot_work_is_refused(values: dict[str, Any], message: str) -> None:

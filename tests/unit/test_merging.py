@@ -26,8 +26,8 @@ def candidates(masks: list[np.ndarray], scores: list[float], labels: list[int] |
 
 def kept(found: Candidates, metric: str = "iomin", threshold: float = 0.5, **options: object) -> list[list[int]]:
     """Give the objects by the indices that make them up."""
-    views, is_cut = options.get("views"), options.get("is_cut")
-    pairs = find_overlapping(found, metric=metric, threshold=threshold, views=views)  # type: ignore[arg-type]
+    is_cut = options.get("is_cut")
+    pairs = find_overlapping(found, metric=metric, threshold=threshold)  # type: ignore[arg-type]
     order = best_first(found, is_cut)  # type: ignore[arg-type]
     groups = group_same(order, pairs, is_cut=is_cut, pieces=options.get("pieces", "nms"))  # type: ignore[arg-type]
     return [group.tolist() for group in groups]
@@ -76,15 +76,9 @@ def test_categories_are_never_one_object() -> None:
     assert kept(found, is_cut=is_cut, pieces="merge") == [[0], [1], [2]]
 
 
-def test_detections_of_one_view_are_never_one_object() -> None:
-    found = candidates([WHOLE, PIECE, PIECE], [0.9, 0.8, 0.7])
-    assert kept(found, views=np.array([0, 0, 1])) == [[0], [1]]
-    assert kept(found, views=np.array([0, 0, 0])) == [[0], [1], [2]]
-
-
 def test_merging_unites_two_halves_and_nms_keeps_the_better() -> None:
     halves = candidates([block(0, 5, 24, 15), block(14, 5, 50, 15)], [0.7, 0.8])
-    options = {"threshold": 0.3, "is_cut": np.array([True, True]), "views": np.array([0, 1])}
+    options = {"threshold": 0.3, "is_cut": np.array([True, True])}
     assert kept(halves, pieces="nms", **options) == [[1]]  # type: ignore[arg-type]
     assert kept(halves, pieces="merge", **options) == [[1, 0]]  # type: ignore[arg-type]
     united = unite(halves, [np.array([1, 0])])
@@ -97,10 +91,9 @@ def test_merging_unites_a_chain_of_pieces_but_no_whole_one() -> None:
     chain = candidates(
         [block(0, 0, 20, 10), block(12, 0, 32, 10), block(24, 0, 44, 10), block(36, 0, 56, 10)], [0.6, 0.7, 0.8, 0.9]
     )
-    views = np.arange(4)
     all_cut, last_whole = np.ones(4, bool), np.array([True, True, True, False])
-    assert sorted(kept(chain, threshold=0.3, is_cut=all_cut, views=views, pieces="merge")[0]) == [0, 1, 2, 3]
-    assert kept(chain, threshold=0.3, is_cut=last_whole, views=views, pieces="merge") == [[3], [1, 0]]
+    assert sorted(kept(chain, threshold=0.3, is_cut=all_cut, pieces="merge")[0]) == [0, 1, 2, 3]
+    assert kept(chain, threshold=0.3, is_cut=last_whole, pieces="merge") == [[3], [1, 0]]
 
 
 def test_the_order_of_the_input_does_not_matter() -> None:
@@ -108,15 +101,15 @@ def test_the_order_of_the_input_does_not_matter() -> None:
     corners = rng.integers(0, 30, (40, 2))
     masks = [block(x, y, x + 12, y + 9) for x, y in corners.tolist()]
     scores = rng.choice([0.3, 0.5, 0.9], 40).tolist()  # with ties
-    views, is_cut = rng.integers(0, 4, 40), rng.random(40) < 0.4
+    is_cut = rng.random(40) < 0.4
     found = candidates(masks, scores)
     for pieces in ("nms", "merge"):
-        expected = {frozenset(group) for group in kept(found, views=views, is_cut=is_cut, pieces=pieces)}
+        expected = {frozenset(group) for group in kept(found, is_cut=is_cut, pieces=pieces)}
         assert 3 < len(expected) < 40
         for seed in range(5):
             shuffle = np.random.default_rng(seed).permutation(40)
             other = candidates([masks[i] for i in shuffle], [scores[i] for i in shuffle])
-            groups = kept(other, views=views[shuffle], is_cut=is_cut[shuffle], pieces=pieces)
+            groups = kept(other, is_cut=is_cut[shuffle], pieces=pieces)
             assert {frozenset(shuffle[group].tolist()) for group in groups} == expected
 
 
