@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
+from maskrcnn.coco.runs import decode_counts_batch
 from maskrcnn.errors import AnnotationError
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,6 +56,14 @@ def test_a_batch_encodes_as_each_of_its_masks(batch: list[NDArray[np.uint8]]) ->
     runs = [rle.decode_counts(counts) for counts in expected]
     offsets = np.cumsum([0, *map(len, runs)])
     assert rle.encode_counts_batch(np.concatenate([np.zeros(0, np.int64), *runs]), offsets) == expected
+
+
+@UNHURRIED
+@given(st.lists(hnp.arrays(np.int64, st.integers(0, 12), elements=st.integers(0, rle.MAX_MASK_PIXELS)), max_size=8))
+def test_a_batch_decodes_as_each_of_its_masks(batch: list[NDArray[np.int64]]) -> None:
+    runs, offsets = decode_counts_batch([rle.encode_counts(each) for each in batch])
+    assert [each.tolist() for each in np.split(runs, offsets[1:-1])][: len(batch)] == [each.tolist() for each in batch]
+    assert offsets.tolist() == np.cumsum([0, *map(len, batch)]).tolist()
 
 
 @UNHURRIED

@@ -109,7 +109,7 @@ def test_a_bundle_is_loaded_as_asked(tiny_bundle: str) -> None:
     sliced = load_predictor(tiny_bundle, thresholds=thresholds, device="cpu", mask_nms=0.5, slicing=SliceConfig(64))
     assert isinstance(sliced, SlicedPredictor)
     assert sliced.thresholds == thresholds
-    [found], [again] = sliced([noise(100, 150)]), sliced([noise(100, 150), noise(150, 100, 1)])[:1]
+    [found], [again] = sliced([noise(64, 90)]), sliced([noise(64, 90), noise(90, 64, 1)])[:1]
     assert 0 < len(found) <= 8
     assert found.rles == again.rles
     assert torch.equal(found.scores, again.scores)
