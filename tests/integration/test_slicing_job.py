@@ -20,6 +20,7 @@ from jobs.slicing import SliceArguments
 from maskrcnn import read_predictions
 from maskrcnn.coco.annotations import load_coco
 from maskrcnn.coco.evaluate import evaluate
+from maskrcnn.coco.rle import Rle, area
 from maskrcnn.config import SliceConfig, ThresholdConfig
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.output import Output
@@ -67,8 +68,11 @@ def test_tiles_are_labelled_recorded_and_not_mixed_with_others(
     for name, expected_of in (("large", predictor), ("small", whole)):
         [expected] = expected_of([(tmp_path / "in" / f"{name}.png").read_bytes()])
         assert rows[name]["num_instances"] == len(expected) > 0
-        assert rows[name]["masks"] == [rle["counts"] for rle in expected.rles]
-        assert [each["score"] for each in rows[name]["instances"]] == expected.scores.tolist()
+        found, size = rows[name]["instances"], [rows[name]["height"], rows[name]["width"]]
+        assert [each["score"] for each in found] == pytest.approx(expected.scores.tolist(), rel=1e-4)
+        assert [each["x"] for each in found] == pytest.approx(expected.boxes[:, 0].tolist(), abs=0.05)
+        masks: list[Rle] = [{"size": size, "counts": counts} for counts in rows[name]["masks"]]
+        assert [*map(area, masks)] == pytest.approx([*map(area, expected.rles)], rel=0.02, abs=3)
     [unsliced] = whole([(tmp_path / "in" / "large.png").read_bytes()])
     assert rows["large"]["num_instances"] > len(unsliced)
 
