@@ -45,18 +45,18 @@ class MaskNmsPredictor:
         return [self._without_duplicates(found) for found in self._predictor(images)]
 
     def _without_duplicates(self, found: Detections) -> Detections:
-        candidates = to_candidates(found)
+        candidates = _to_candidates(found)
         pairs = find_overlapping(candidates, metric="iou", threshold=self._mask_nms)
         groups = group_same(best_first(candidates), pairs)
-        return select(found, np.array([group[0] for group in groups[: self.thresholds.max_detections]], np.int64))
+        return _select(found, np.array([group[0] for group in groups[: self.thresholds.max_detections]], np.int64))
 
 
-def to_candidates(found: Detections) -> Candidates:
+def _to_candidates(found: Detections) -> Candidates:
     """Give an image's detections to those who know no torch."""
     return Candidates(found.boxes.numpy(), found.scores.numpy(), found.labels.numpy(), found.rles)
 
 
-def select(found: Detections, indices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Detections:
+def _select(found: Detections, indices: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Detections:
     """Keep some of an image's detections, in the order of ``indices``."""
     at = torch.from_numpy(indices)
     rles = [found.rles[index] for index in indices] if found.rles else []
