@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from jobs.command import DONE, run_command
-from maskrcnn import Predictor, storage
+from jobs.slicing import SliceArguments
+from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset, load_coco
 from maskrcnn.coco.evaluate import CocoResults, evaluate, load_results
 from maskrcnn.coco.results import check_categories, check_images
 from maskrcnn.coco.scoreboard import format_metrics, to_json
-from maskrcnn.config import check
+from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, check
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
 from maskrcnn.labelling.coco_results import load_table_results
 from maskrcnn.model.bundle import load_bundle
 from maskrcnn.model.coco_results import predict_dataset
+from maskrcnn.model.loading import load_predictor
 from maskrcnn.progress import Progress
 
 _Loaded = TypeVar("_Loaded")
@@ -44,14 +46,17 @@ class EvaluateArguments:
     """Limits on what counts in an image and category: AR is given at each, everything else at the largest."""
     score_threshold: float = 0.05
     """Of a --bundle: AP weighs every score, so that few detections are dropped, in [0, 1]."""
+    mask_nms: float | None = None
+    """Of a --bundle: as in jobs.predict, in (0, 1]."""
     batch_size: int = 2
-    """Of a --bundle: images a forward."""
+    """Of a --bundle: images, or tiles of --slice, a forward."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where a --bundle's network runs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on GPUs that have it, fp32 elsewhere."""
     output: str | None = None
     """Write the numbers there as JSON; an older file is replaced."""
+    slicing: SliceArguments = field(default_factory=SliceArguments)
 
 
 def run_evaluation(arguments: EvaluateArguments) -> int:
@@ -104,8 +109,16 @@ def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
     # What a limit may count, the predictor must not drop before.
     max_detections = max(kept.max_detections, *arguments.max_detections)
     thresholds = replace(kept, score_threshold=arguments.score_threshold, max_detections=max_detections)
-    predictor = Predictor.from_bundle(
-        bundle_uri, device=arguments.device, precision=arguments.precision, thresholds=thresholds
+    if arguments.mask_nms is not None:
+        thresholds = replace(thresholds, nms_threshold=BOX_NMS_BEFORE_MASK_NMS)
+    predictor = load_predictor(
+        bundle_uri,
+        thresholds=thresholds,
+        device=arguments.device,
+        precision=arguments.precision,
+        mask_nms=arguments.mask_nms,
+        slicing=arguments.slicing.to_config(),
+        batch_size=arguments.batch_size,
     )
     progress = Progress(dataset.num_images, "predicting")
     results = predict_dataset(
@@ -113,7 +126,7 @@ def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
         dataset,
         arguments.images,
         batch_size=arguments.batch_size,
-        with_masks=_needs_masks(arguments),
+        with_masks=_needs_masks(arguments) or arguments.mask_nms is not None,
         on_progress=lambda num_done: progress.update(num_done, 0),
     )
     progress.finish(dataset.num_images, 0)

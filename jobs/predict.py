@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from jobs.command import DONE, NOT_AS_IT_SHOULD_BE, run_command
+from jobs.slicing import SliceArguments
 from maskrcnn.config import LabelConfig, warn_if_unusual
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.job import DryRun, LabellingJob, RunReport
@@ -35,8 +36,11 @@ class PredictArguments:
     """Boxes of one category that overlap more (IoU) are one object; default: the bundle's, usually 0.5."""
     max_detections: int | None = None
     """In an image; default: the bundle's, usually 300."""
+    mask_nms: float | None = None
+    """For objects that touch or hide each other, so that boxes overlap far more than masks: masks of one category that
+    overlap more (IoU) are one object, in (0, 1]; 0.5 is a good start. --nms-threshold is then 0.8 unless given."""
     batch_size: int = 2
-    """Images a forward."""
+    """Images, or tiles of --slice, a forward."""
     num_actors: str | None = None
     """MIN[,MAX] workers, one GPU each where there are GPUs; default: as many as the cluster has room for."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -58,6 +62,7 @@ class PredictArguments:
     """Of the whole cluster, for the cost in the run record."""
     dry_run: bool = False
     """Say what would be done, and do nothing."""
+    slicing: SliceArguments = field(default_factory=SliceArguments)
 
     def to_config(self) -> LabelConfig:
         """Check the values and give them to the job."""
@@ -70,6 +75,8 @@ class PredictArguments:
             score_threshold=self.score_threshold,
             nms_threshold=self.nms_threshold,
             max_detections=self.max_detections,
+            mask_nms=self.mask_nms,
+            slicing=self.slicing.to_config(),
             batch_size=self.batch_size,
             num_actors=parse_num_actors(self.num_actors),
             device=self.device,

@@ -15,10 +15,15 @@ Norm = Literal["frozen", "batch"]
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 MasksKept = Literal["full", "none"]
+OverlapMetric = Literal["iou", "iomin"]
+PieceHandling = Literal["nms", "merge"]
 
 BACKBONES: tuple[Backbone, ...] = ("resnet18", "resnet34", "resnet50", "resnet101")
 DECODE_SCALES = (1, 2, 4, 8)
 """JPEGs can be decoded at 1/each of these of their size."""
+MIN_SLICE_PX = 64
+BOX_NMS_BEFORE_MASK_NMS = 0.8
+"""Where masks tell what is one object, boxes only drop what is nearly the same box."""
 
 _Config = TypeVar("_Config")
 
@@ -142,6 +147,42 @@ class ThresholdConfig:
         check(self.max_detections >= 1, "max_detections", self.max_detections, "1 or more")
 
 
+@dataclass(frozen=True)
+class SliceConfig:
+    """How a large image is labelled in overlapping tiles, and as a whole too, and what they saw is put together."""
+
+    slice: int
+    """Side of a tile, px of the image; an image no larger than this is not sliced."""
+    slice_overlap: float = 0.2
+    """Of two neighbours, in tiles' sides: what is smaller than this is whole in one tile at least."""
+    slice_merge: PieceHandling = "nms"
+    """Objects that tiles' edges cut: nms keeps the best piece where nobody saw the whole, merge unites the pieces."""
+    slice_metric: OverlapMetric = "iomin"
+    """Of two tiles' detections: iou, or what they share of the smaller one."""
+    slice_threshold: float = 0.5
+    """Detections of one category and two tiles that overlap more than this are one object."""
+
+    def __post_init__(self) -> None:
+        check(self.slice >= MIN_SLICE_PX, "slice", self.slice, f"{MIN_SLICE_PX} px or more")
+        check(0 <= self.slice_overlap < 0.9, "slice_overlap", self.slice_overlap, "in [0, 0.9)")
+        check_choice("slice_merge", self.slice_merge, ("nms", "merge"))
+        check_choice("slice_metric", self.slice_metric, ("iou", "iomin"))
+        check(0 < self.slice_threshold < 1, "slice_threshold", self.slice_threshold, "in (0, 1)")
+
+
+def check_mask_nms(mask_nms: float | None, *, has_masks: bool = True) -> None:
+    """Refuse a threshold of mask NMS that cannot work, or one where there are no masks.
+
+    Raises:
+        InputError: naming the flag and the rule.
+    """
+    if mask_nms is None:
+        return
+    check(0 < mask_nms <= 1, "mask_nms", mask_nms, "in (0, 1]")
+    if not has_masks:
+        raise InputError("--mask-nms", "needs masks", remedy="leave out --masks none")
+
+
 def to_json_dict(config: Any) -> dict[str, Any]:
     """Give a config dataclass as plain JSON types."""
     return asdict(config)
@@ -160,8 +201,12 @@ class LabelConfig:
     """None: the bundle's; so for the two that follow."""
     nms_threshold: float | None = None
     max_detections: int | None = None
+    mask_nms: float | None = None
+    """Masks of one category that overlap more than this (IoU) are one object; None: boxes tell."""
+    slicing: SliceConfig | None = None
+    """Label large images in tiles; None: only as a whole."""
     batch_size: int = 2
-    """Images a forward."""
+    """Images, or tiles, a forward."""
     num_actors: tuple[int, int] | None = None
     """The fewest and the most actors; None: as many as the cluster has room for."""
     device: Device = "auto"
@@ -195,4 +240,5 @@ class LabelConfig:
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
         check_choice("masks", self.masks, ("full", "none"))
+        check_mask_nms(self.mask_nms, has_masks=self.masks == "full")
         check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")

@@ -122,13 +122,10 @@ def parse_counts(counts: bytes | str, *, thing: str = "segmentation", place: str
         raise refuse("must end with a whole run, and is cut off")
 
     ends = np.flatnonzero(is_last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if lengths.max() > _MAX_BYTES_PER_RUN:
-        raise refuse(f"must take at most {_MAX_BYTES_PER_RUN} bytes a run, got {int(lengths.max())}")
-    shifts = _BITS_PER_BYTE * (np.arange(len(codes)) - np.repeat(starts, lengths))
-    runs = np.add.reduceat((codes & 0x1F) << shifts, starts)
-    runs -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * lengths)
+    longest = int(np.diff(ends, prepend=-1).max())
+    if longest > _MAX_BYTES_PER_RUN:
+        raise refuse(f"must take at most {_MAX_BYTES_PER_RUN} bytes a run, got {longest}")
+    runs = _read_deltas(codes, ends)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     return runs
@@ -188,6 +185,18 @@ def _are_readable(content: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDA
     for broken in (foreign, ends[is_too_long]):
         is_readable[np.searchsorted(offsets, broken, side="right") - 1] = False
     return is_readable
+
+
+def _read_deltas(codes: NDArray[np.int64], ends: NDArray[np.int64]) -> Counts:
+    """Read the stored numbers out of bytes less `_FIRST_BYTE`, given where each number's last byte is."""
+    if not len(ends):
+        return np.zeros(0, np.int64)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    shifts = _BITS_PER_BYTE * (np.arange(len(codes)) - np.repeat(starts, lengths))
+    deltas = np.add.reduceat((codes & 0x1F) << shifts, starts)
+    deltas -= ((codes[ends] & 0x10) != 0).astype(np.int64) << (_BITS_PER_BYTE * lengths)
+    return deltas
 
 
 def without_empty_runs(runs: Counts) -> Counts:

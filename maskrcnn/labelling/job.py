@@ -8,14 +8,14 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 
 from maskrcnn import cluster, storage
-from maskrcnn.config import LabelConfig, ThresholdConfig
+from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, LabelConfig, SliceConfig, ThresholdConfig
 from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, NotFoundError, OutputError, UnavailableError
 from maskrcnn.labelling import pipeline, protocol
 from maskrcnn.labelling.listing import list_manifest
@@ -80,6 +80,8 @@ class LabellingJob:
         self._settings = {
             "bundle_sha256": self._bundle.sha256,
             **asdict(self._thresholds),
+            **_slicing_settings(config),
+            "mask_nms": config.mask_nms,
             "masks": config.masks,
             "date_from": config.date_from,
         }
@@ -201,6 +203,8 @@ class LabellingJob:
             output_uri=self._output.uri,
             run_id=self.run_id,
             thresholds=self._thresholds,
+            mask_nms=self._config.mask_nms,
+            slicing=self._config.slicing,
             category_names={category.id: category.name for category in self._bundle.categories},
             device="cuda" if pool.num_gpus else "cpu",
             precision=self._config.precision,
@@ -237,6 +241,15 @@ def label_images(config: LabelConfig) -> RunReport:
 
 
 def _thresholds(config: LabelConfig, bundle: Bundle) -> ThresholdConfig:
-    """Take the user's thresholds where given, else the bundle's."""
+    """Take the user's thresholds where given, else the bundle's; where masks tell what is one object, boxes do less."""
+    defaults = asdict(bundle.thresholds)
+    if config.mask_nms is not None:
+        defaults["nms_threshold"] = BOX_NMS_BEFORE_MASK_NMS
     given = {name: getattr(config, name) for name in ("score_threshold", "nms_threshold", "max_detections")}
-    return ThresholdConfig(**{**asdict(bundle.thresholds), **{k: v for k, v in given.items() if v is not None}})
+    return ThresholdConfig(**{**defaults, **{k: v for k, v in given.items() if v is not None}})
+
+
+def _slicing_settings(config: LabelConfig) -> dict[str, Any]:
+    """Name what rows depend on; nothing where there is no slicing, as in the plans of versions that had none."""
+    nothing = {field.name: None for field in fields(SliceConfig)}
+    return asdict(config.slicing) if config.slicing is not None else nothing

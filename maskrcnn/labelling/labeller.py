@@ -19,7 +19,7 @@ from maskrcnn.errors import ErrorKind, StorageError
 from maskrcnn.images import BadImage, read_header
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.model.decode import DecodedImage, decode_image, decoded_bytes
-from maskrcnn.model.predictor import Predictor
+from maskrcnn.model.predictor import AnyPredictor
 from maskrcnn.model.shapes import bucket_shape
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Labeller:
     """
 
     def __init__(
-        self, predictor: Predictor, *, batch_size: int, num_decoders: int, with_masks: bool, max_pixels: int
+        self, predictor: AnyPredictor, *, batch_size: int, num_decoders: int, with_masks: bool, max_pixels: int
     ) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
@@ -198,10 +198,15 @@ class Labeller:
             header = read_header(body, apply_exif=self._preprocess.apply_exif, max_pixels=self._max_pixels)
             if isinstance(header, BadImage):
                 return _Loaded(place, failure=_failed(header.kind, header.reason))
-            num_bytes = decoded_bytes(header, self._preprocess)
+            num_bytes = decoded_bytes(header, self._preprocess, self._predictor.whole_above_px)
             self._decoded.acquire(num_bytes)
             begin = time.perf_counter()
-            image = decode_image(body, self._preprocess, max_pixels=self._max_pixels)
+            image = decode_image(
+                body,
+                self._preprocess,
+                whole_above_px=self._predictor.whole_above_px,
+                max_pixels=self._max_pixels,
+            )
             seconds.add("decode", time.perf_counter() - begin)
             if isinstance(image, BadImage):
                 self._decoded.release(num_bytes)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 
 from maskrcnn import storage
-from maskrcnn.config import Device, MasksKept, Precision, ThresholdConfig
+from maskrcnn.config import Device, MasksKept, Precision, SliceConfig, ThresholdConfig
 from maskrcnn.errors import BundleError, StorageError
 from maskrcnn.labelling.labeller import Labeller, ListedImage, StageSeconds
 from maskrcnn.labelling.output import Output
@@ -22,7 +22,7 @@ from maskrcnn.labelling.plan import PlannedPart
 from maskrcnn.labelling.protocol import LabelledPart, LabelPart, PartExists, PutMarker, PutPart, converse, make_part
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
-from maskrcnn.model.predictor import Predictor
+from maskrcnn.model.loading import load_predictor
 
 MAX_OPEN_PLANS = 4
 
@@ -36,6 +36,8 @@ class MakerSettings:
     output_uri: str
     run_id: str
     thresholds: ThresholdConfig
+    mask_nms: float | None
+    slicing: SliceConfig | None
     category_names: dict[int, str]
     device: Device
     precision: Precision
@@ -76,11 +78,14 @@ class PartMaker:
         # threads that fight over a core are many times slower than one.
         num_threads = min(settings.num_threads, len(os.sched_getaffinity(0)))
         torch.set_num_threads(num_threads)
-        predictor = Predictor.from_bundle(
+        predictor = load_predictor(
             settings.bundle_uri,
+            thresholds=settings.thresholds,
             device=settings.device,
             precision=settings.precision,
-            thresholds=settings.thresholds,
+            mask_nms=settings.mask_nms,
+            slicing=settings.slicing,
+            batch_size=settings.batch_size,
         )
         if predictor.bundle_sha256 != settings.bundle_sha256:
             raise BundleError("the bundle", "changed while the job was running", settings.bundle_uri)

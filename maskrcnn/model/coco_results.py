@@ -16,11 +16,11 @@ from maskrcnn.coco.results import CocoResults
 from maskrcnn.errors import InputError, NotFoundError
 from maskrcnn.images import BadImage
 from maskrcnn.model.decode import DecodedImage, decode_image
-from maskrcnn.model.predictor import Predictor
+from maskrcnn.model.predictor import AnyPredictor
 
 
 def predict_dataset(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     dataset: CocoDataset,
     images_uri: str,
     *,
@@ -67,14 +67,14 @@ def predict_dataset(
     )
 
 
-def _load_image(predictor: Predictor, dataset: CocoDataset, index: int, images_uri: str) -> DecodedImage:
+def _load_image(predictor: AnyPredictor, dataset: CocoDataset, index: int, images_uri: str) -> DecodedImage:
     uri = safe_join(images_uri, dataset.file_names[index])
     thing = f"image {dataset.image_ids[index]} of {dataset.place}"
     try:
         body = storage.read_bytes(uri)
     except NotFoundError as error:
         raise InputError(thing, "is missing", uri, "is --images the folder of its file names?") from error
-    image = decode_image(body, predictor.preprocess)
+    image = decode_image(body, predictor.preprocess, whole_above_px=predictor.whole_above_px)
     if isinstance(image, BadImage):
         raise InputError(thing, f"cannot be decoded ({image.kind}): {image.reason}", uri)
     height, width = int(dataset.heights[index]), int(dataset.widths[index])

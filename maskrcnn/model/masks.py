@@ -4,8 +4,7 @@ A mask is resized inside its box only; the edges of its runs are found there, co
 the whole image, and compressed. On the CPU the result is bit-identical to torchvision's `paste_masks_in_image`,
 `> threshold` and pycocotools' `encode`. Knows nothing of networks, categories or images.
 
-An edge is a pixel that differs from the one above it in its column (outside the box all is background), or the place
-below the column's last pixel. Its key is a single integer, by instance and then by column-major position.
+Edges and their keys are `maskrcnn.coco.edges`'s; outside a box all is background.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection.roi_heads import expand_boxes
 
-from maskrcnn.coco.rle import Rle, encode_counts_batch
+from maskrcnn.coco.edges import from_edges
+from maskrcnn.coco.rle import Rle
 
 MASK_PADDING = 1
 """Cells of background round a mask before it is resized, as torchvision has it."""
@@ -63,7 +63,7 @@ def encode_instance_masks(
         keys = find_edges_together(padded, places, np.flatnonzero(places.is_visible), threshold)
     else:
         keys = _find_edges_one_by_one(padded, places, threshold)
-    return _compress(keys, len(boxes), size)
+    return from_edges(keys, len(boxes), size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,29 +221,3 @@ def _source_cells(position: Tensor, length: Tensor, num_cells: int) -> tuple[Ten
     source = ((num_cells / length.float()) * (position.float() + 0.5) - 0.5).clamp(min=0)
     cell = source.to(torch.int64).clamp(max=num_cells - 1)
     return cell, (cell + 1).clamp(max=num_cells - 1), (source - cell).clamp(0, 1)
-
-
-def _compress(keys: Ints, num_masks: int, size: tuple[int, int]) -> list[Rle]:
-    """Turn sorted edge keys into RLEs."""
-    num_pixels = size[0] * size[1]
-    # A run that leaves a column at the bottom and goes on at the next one's top has an end and a start in one place.
-    is_repeated = keys[1:] == keys[:-1]
-    is_edge = np.ones(len(keys), np.bool_)
-    is_edge[1:] &= ~is_repeated
-    is_edge[:-1] &= ~is_repeated
-    mask, position = np.divmod(keys[is_edge], num_pixels + 1)
-
-    num_runs = np.bincount(mask, minlength=num_masks) + 1
-    offsets = np.concatenate([[0], np.cumsum(num_runs)])
-    run_ends = np.full(offsets[-1], num_pixels)
-    is_last = np.zeros(offsets[-1], np.bool_)
-    is_last[offsets[1:] - 1] = True
-    run_ends[~is_last] = position
-    counts = np.diff(run_ends, prepend=0)
-    counts[offsets[:-1]] = run_ends[offsets[:-1]]
-
-    # A mask that is foreground to its last pixel has no background run after it.
-    is_needed = ~is_last | (counts > 0)
-    num_needed = np.add.reduceat(is_needed, offsets[:-1], dtype=np.int64) if num_masks else num_runs
-    texts = encode_counts_batch(counts[is_needed], np.concatenate([[0], np.cumsum(num_needed)]))
-    return [{"size": [int(size[0]), int(size[1])], "counts": text} for text in texts]

@@ -11,6 +11,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,9 +23,8 @@ from torchvision.ops import clip_boxes_to_image
 from maskrcnn.coco.rle import Rle
 from maskrcnn.config import Device, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import ClusterError, InputError
-from maskrcnn.images import BadImage
 from maskrcnn.model.bundle import Category, load_bundle, load_network
-from maskrcnn.model.decode import DecodedImage, decode_image
+from maskrcnn.model.decode import DecodedImage, to_decoded
 from maskrcnn.model.inputs import build_input
 from maskrcnn.model.masks import encode_instance_masks
 from maskrcnn.model.precision import InBf16, resolve_device, uses_bf16, variant_of
@@ -64,6 +64,28 @@ class Detections:
         return len(self.scores)
 
 
+class AnyPredictor(Protocol):
+    """What everything that feeds a predictor needs to know of it: a `Predictor`, or one that refines another's answers.
+
+    Attributes:
+        preprocess: how images are decoded and resized.
+        thresholds: which detections are given back.
+        categories: the label table; empty where it is not known.
+        bundle_sha256: the bundle's identity; empty without a bundle.
+        whole_above_px: images with a longer side are wanted whole, as `decode_image` takes it; None: none are.
+    """
+
+    preprocess: PreprocessConfig
+    thresholds: ThresholdConfig
+    categories: tuple[Category, ...]
+    bundle_sha256: str
+    whole_above_px: int | None
+
+    def __call__(self, images: Sequence[Tensor | bytes | DecodedImage], *, with_masks: bool = True) -> list[Detections]:
+        """Detect objects; one result an image, in order."""
+        ...
+
+
 class Predictor:
     """A network that is ready to predict. Build one with `from_bundle` or `from_torchvision`.
 
@@ -74,6 +96,8 @@ class Predictor:
         bundle_sha256: the bundle's identity; empty without a bundle.
         device: where the network is.
     """
+
+    whole_above_px: int | None = None
 
     def __init__(
         self,
@@ -190,7 +214,7 @@ class Predictor:
             InputError: an image that is no image.
             ClusterError: a single image that does not fit in the GPU's memory.
         """
-        decoded = [self._to_decoded(image, f"image {index}") for index, image in enumerate(images)]
+        decoded = [to_decoded(image, f"image {index}", self.preprocess) for index, image in enumerate(images)]
         groups: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(decoded):
             groups.setdefault(bucket_shape(*image.size, self.preprocess), []).append(index)
@@ -201,22 +225,6 @@ class Predictor:
                 batch = [decoded[index] for index in chosen]
                 found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
         return [found[index] for index in range(len(decoded))]
-
-    def _to_decoded(self, image: Tensor | bytes | DecodedImage, thing: str) -> DecodedImage:
-        if isinstance(image, DecodedImage):
-            return image
-        if isinstance(image, bytes):
-            decoded = decode_image(image, self.preprocess)
-            if isinstance(decoded, BadImage):
-                raise InputError(thing, f"cannot be decoded ({decoded.kind}): {decoded.reason}")
-            return decoded
-        if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-            is_tensor = isinstance(image, Tensor)
-            got = f"{tuple(image.shape)} {image.dtype}" if is_tensor else type(image).__name__
-            raise InputError(thing, f"must be a (3, H, W) uint8 tensor or the bytes of a file, got {got}")
-        if image.numel() == 0:
-            raise InputError(thing, f"must have at least one pixel, got {tuple(image.shape)}")
-        return DecodedImage(image, (image.shape[1], image.shape[2]))
 
     def _detect_in_memory(
         self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool

@@ -18,13 +18,26 @@ from maskrcnn.synthetic.products import draw_price_label, draw_product, pick_loo
 _MIN_VISIBLE_SHARE = 0.4  # less of a product says too little of what it is
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShelfInstance:
     """One product and what can be seen of it."""
 
     category_id: int
-    mask: NDArray[np.bool_]
-    """(H, W) bool."""
+    visible: NDArray[np.bool_]
+    """(h, w) bool, of the part of the image that the product lies on: hundreds of whole frames fill the memory."""
+    left: int
+    top: int
+    """Where that part begins, px."""
+    size: tuple[int, int]
+    """(H, W) of the image, px."""
+
+    @property
+    def mask(self) -> NDArray[np.bool_]:
+        """Draw what can be seen over the whole image: (H, W) bool."""
+        whole = np.zeros(self.size, bool)
+        height, width = self.visible.shape
+        whole[self.top : self.top + height, self.left : self.left + width] = self.visible
+        return whole
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,15 @@ class _Piece:
     top: int
     category_id: int | None
     """None for a price label, which hides products and is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sight:
+    """What can be seen of a piece: (h, w) bool, and the corner in the scene where that begins, px."""
+
+    visible: NDArray[np.bool_]
+    left: int
+    top: int
 
 
 @dataclass(frozen=True)
@@ -79,12 +101,15 @@ def draw_shelf(seed: int | Sequence[int], *, width: int = 160, height: int = 160
         _Board(round(pitch * (index + 1)) - lip_height, round(pitch * 0.94) - lip_height, lip_height)
         for index in range(num_boards)
     ]
-    pieces, masks = _visible([piece for board in boards for piece in _stock(board, width, rng)], width, height)
+    pieces, sights = _visible([piece for board in boards for piece in _stock(board, width, rng)], width, height)
     scene = _paint_background(boards, width, height, rng)
     for piece in pieces:
         _paint(scene, piece)
-    products = zip(pieces, masks, strict=True)
-    instances = (ShelfInstance(piece.category_id, mask) for piece, mask in products if piece.category_id is not None)
+    instances = [
+        ShelfInstance(piece.category_id, sight.visible, sight.left, sight.top, (height, width))
+        for piece, sight in zip(pieces, sights, strict=True)
+        if piece.category_id is not None
+    ]
     return ShelfImage(_light(scene, boards, rng), tuple(instances))
 
 
@@ -131,22 +156,21 @@ def _label(board: _Board, width: int, rng: np.random.Generator) -> Iterator[_Pie
         left += patch.shape[1] + rng.uniform(0.2, 1.0) * board.clear_height
 
 
-def _visible(pieces: Sequence[_Piece], width: int, height: int) -> tuple[list[_Piece], list[NDArray[np.bool_]]]:
+def _visible(pieces: Sequence[_Piece], width: int, height: int) -> tuple[list[_Piece], list[_Sight]]:
     """Leave out products that are hardly seen, and give what can be seen of every piece that stays."""
     covered = np.zeros((height, width), bool)
-    kept: list[tuple[_Piece, NDArray[np.bool_]]] = []
+    kept: list[tuple[_Piece, _Sight]] = []
     for piece in reversed(pieces):
-        silhouette = np.zeros((height, width), bool)
         scene_at, patch_at = _overlap(piece, width, height)
         whole = piece.patch[..., 3] >= 128
-        silhouette[scene_at] = whole[patch_at]
-        mask = silhouette & ~covered
-        if piece.category_id is not None and mask.sum() < _MIN_VISIBLE_SHARE * whole.sum():
+        silhouette = whole[patch_at]
+        visible = silhouette & ~covered[scene_at]
+        if piece.category_id is not None and visible.sum() < _MIN_VISIBLE_SHARE * whole.sum():
             continue
-        covered |= silhouette
-        kept.append((piece, mask))
+        covered[scene_at] |= silhouette
+        kept.append((piece, _Sight(visible, scene_at[1].start, scene_at[0].start)))
     kept.reverse()
-    return [piece for piece, _ in kept], [mask for _, mask in kept]
+    return [piece for piece, _ in kept], [sight for _, sight in kept]
 
 
 def _overlap(piece: _Piece, width: int, height: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

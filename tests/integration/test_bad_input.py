@@ -116,6 +116,9 @@ def test_an_output_of_another_bundle(command: Command, tiny_bundle: str, tmp_pat
         ({"max_detections": 9}, "max_detections was 8 when this output was begun, and is 9 now, in "),
         ({"masks": "none"}, "masks was full when this output was begun, and is none now, in "),
         ({"date_from": "last-modified"}, "date_from was None when this output was begun, and is last-modified now"),
+        ({"slice": 512}, "slice was None when this output was begun, and is 512 now, in "),
+        ({"mask_nms": 0.6, "nms_threshold": 0.5}, "mask_nms was None when this output was begun, and is 0.6 now, in "),
+        ({"mask_nms": 0.6}, "nms_threshold was 0.5 when this output was begun, and is 0.8 now, in "),
     ],
 )
 def test_an_output_of_other_settings(command: Command, tiny_bundle: str, changes: dict[str, object], told: str) -> None:
@@ -143,7 +146,20 @@ def test_images_that_are_not_there(command: Command, tmp_path: Path, name: str) 
         ({"num_actors": 0}, "--num-actors must be MIN or MIN,MAX with 1 <= MIN <= MAX, got 0"),
         ({"num_actors": "3,2"}, "--num-actors must be MIN or MIN,MAX with 1 <= MIN <= MAX, got 3,2"),
         ({"num_actors": "x"}, "--num-actors must be MIN or MIN,MAX with 1 <= MIN <= MAX, got x"),
-        ({"score_treshold": 0.3}, "unknown option --score-treshold; did you mean --score-threshold?"),
+        (
+            {"score_treshold": 0.3},
+            "unknown option --score-treshold; did you mean --score-threshold or --slice-threshold?",
+        ),
+        ({"slice": 63}, "--slice must be 64 px or more, got 63"),
+        ({"slice": "small"}, "--slice must be a whole number, got small; see --help"),
+        ({"slice": 512, "slice_overlap": 0.9}, "--slice-overlap must be in [0, 0.9), got 0.9"),
+        ({"slice_overlap": 0.2}, "--slice-overlap needs --slice, which is not given"),
+        ({"slice_merge": "nms"}, "--slice-merge needs --slice, which is not given"),
+        ({"slice": 512, "slice_merge": "soft"}, "--slice-merge must be one of"),
+        ({"slice": 512, "slice_metric": "giou"}, "--slice-metric must be one of"),
+        ({"slice": 512, "slice_threshold": 0}, "--slice-threshold must be in (0, 1), got 0.0"),
+        ({"mask_nms": 1.5}, "--mask-nms must be in (0, 1], got 1.5"),
+        ({"mask_nms": 0.5, "masks": "none"}, "--mask-nms needs masks; leave out --masks none"),
         ({"images": ""}, "--images must be a path or URI, got nothing"),
         ({"date_from": "("}, "--date-from is not a regular expression: "),
         ({"date_from": "captured"}, "--date-from must be last-modified, a column (this input has none) or a regular"),
@@ -228,7 +244,7 @@ def run_for_real(words: list[str]) -> str:
 
 def test_a_misspelt_option_for_real(command: Command) -> None:
     line = run_for_real(command.words({"--score-treshold": "0.3"}))
-    assert line == "unknown option --score-treshold; did you mean --score-threshold?"
+    assert line == "unknown option --score-treshold; did you mean --score-threshold or --slice-threshold?"
     assert not command.output.exists()
 
 

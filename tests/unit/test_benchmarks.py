@@ -9,7 +9,19 @@ import pytest
 
 from tests.conftest import PROJECT_ROOT
 
-SCRIPTS = ("annotations", "evaluate", "export", "loader", "masks", "memory", "plan", "predict", "train", "validate")
+SCRIPTS = (
+    "annotations",
+    "evaluate",
+    "export",
+    "loader",
+    "masks",
+    "memory",
+    "plan",
+    "predict",
+    "slicing",
+    "train",
+    "validate",
+)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -60,7 +60,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     [
         (
             [*REQUIRED, "--score-treshold", "0.3"],
-            "jobs.predict: unknown option --score-treshold; did you mean --score-threshold?",
+            "jobs.predict: unknown option --score-treshold; did you mean --score-threshold or --slice-threshold?",
         ),
         (
             [*REQUIRED, "--batchsize", "3", "--retry-error"],

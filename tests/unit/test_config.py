@@ -9,6 +9,7 @@ from maskrcnn.config import (
     LabelConfig,
     ModelConfig,
     PreprocessConfig,
+    SliceConfig,
     ThresholdConfig,
     UnusualValueWarning,
     config_from_dict,
@@ -31,6 +32,12 @@ from maskrcnn.errors import InputError
         (ThresholdConfig, {"score_threshold": 1.5}, r"--score-threshold must be in \[0, 1\], got 1.5"),
         (ThresholdConfig, {"score_threshold": float("nan")}, r"--score-threshold must be in \[0, 1\], got nan"),
         (ThresholdConfig, {"nms_threshold": 0}, "--nms-threshold"),
+        (SliceConfig, {"slice": 63}, "--slice must be 64 px or more, got 63"),
+        (SliceConfig, {"slice": 64, "slice_overlap": 0.9}, r"--slice-overlap must be in \[0, 0.9\), got 0.9"),
+        (SliceConfig, {"slice": 64, "slice_overlap": -0.1}, r"--slice-overlap must be in \[0, 0.9\), got -0.1"),
+        (SliceConfig, {"slice": 64, "slice_merge": "none"}, "--slice-merge must be one of nms, merge, got none"),
+        (SliceConfig, {"slice": 64, "slice_metric": "ios"}, "--slice-metric must be one of iou, iomin, got ios"),
+        (SliceConfig, {"slice": 64, "slice_threshold": 1}, r"--slice-threshold must be in \(0, 1\), got 1"),
         (ThresholdConfig, {"max_detections": 0}, "--max-detections must be 1 or more, got 0"),
     ],
 )
@@ -48,6 +55,9 @@ def test_values_that_cannot_work_are_refused(config_class: type, values: dict[st
         ({"rows_per_part": 0}, "--rows-per-part"),
         ({"images_uri": ""}, "--images must be a path or URI"),
         ({"device": "tpu"}, "--device must be one of auto, cpu, cuda, got tpu"),
+        ({"mask_nms": 0}, r"--mask-nms must be in \(0, 1\], got 0"),
+        ({"mask_nms": 1.1}, r"--mask-nms must be in \(0, 1\], got 1.1"),
+        ({"mask_nms": 0.5, "masks": "none"}, "--mask-nms needs masks; leave out --masks none"),
     ],
 )
 def test_a_labelling_run_that_cannot_work_is_refused(values: dict[str, Any], message: str) -> None:
@@ -60,7 +70,7 @@ def test_unusual_values_are_used_with_one_warning() -> None:
         warn_if_unusual(False, "learning_rate", 5, "0.001 to 0.01")
 
 
-@pytest.mark.parametrize("config", [ModelConfig(), PreprocessConfig(), ThresholdConfig()])
+@pytest.mark.parametrize("config", [ModelConfig(), PreprocessConfig(), ThresholdConfig(), SliceConfig(512)])
 def test_configs_survive_json(config: Any) -> None:
     text = json.dumps(to_json_dict(config))
     assert config_from_dict(type(config), json.loads(text)) == config

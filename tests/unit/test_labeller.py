@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from maskrcnn import storage
+from maskrcnn.config import SliceConfig
 from maskrcnn.labelling import labeller as labeller_module
 from maskrcnn.labelling.labeller import ByteBudget, Labeller, ListedImage, StageSeconds
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.model.bundle import load_bundle, load_network
-from maskrcnn.model.predictor import Predictor
+from maskrcnn.model.predictor import AnyPredictor, Predictor
+from maskrcnn.model.slicing import SlicedPredictor
+from tests.blobs import BlobPredictor, as_rows, paint
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def listed(folder: Path) -> list[ListedImage]:
     return [ListedImage(meta.uri, meta.etag, meta.size) for meta in metas]
 
 
-def build(predictor: Predictor, batch_size: int = 2, max_pixels: int = 10**8) -> Labeller:
+def build(predictor: AnyPredictor, batch_size: int = 2, max_pixels: int = 10**8) -> Labeller:
     return Labeller(predictor, batch_size=batch_size, num_decoders=2, with_masks=True, max_pixels=max_pixels)
 
 
@@ -188,3 +192,33 @@ def test_large_jpegs_are_reduced_as_the_predictor_reduces_them(
         [found] = predictor([(tmp_path / name).read_bytes()])
         assert len(found) > 0
         assert as_row(result) == as_row(ImageResult(found.size[1], found.size[0], found))
+
+
+def test_tiles_go_through_with_bad_images_between_them_and_whole_pixels_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = build(SlicedPredictor(BlobPredictor(), SliceConfig(128, 0.3)))
+    exact._preprocess = replace(exact._preprocess, decode_scale=8)
+    masks = [np.zeros((200, 300), bool) for _ in range(3)]
+    masks[0][20:60, 20:50], masks[1][90:130, 110:150], masks[2][150:190, 250:290] = True, True, True
+    large = paint((200, 300), masks, [1, 2, 3])
+    Image.fromarray(large).save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes((tmp_path / "0.png").read_bytes()[:300])
+    Image.fromarray(large[80:140, 100:160]).save(tmp_path / "2.png")
+    Image.fromarray(large).save(tmp_path / "3.jpg")
+    taken: list[int] = []
+    acquire = ByteBudget.acquire
+
+    def note(self: ByteBudget, num_bytes: int) -> None:
+        taken.append(num_bytes)
+        acquire(self, num_bytes)
+
+    monkeypatch.setattr(ByteBudget, "acquire", note)
+    results = exact.label(listed(tmp_path))
+    assert [result.error_kind for result in results] == [None, "corrupt", None, None]
+    assert [result.num_instances for result in results[:3]] == [3, 0, 1]
+    for result, expected in ((results[0], large), (results[2], large[80:140, 100:160])):
+        tensor = torch.from_numpy(np.ascontiguousarray(expected.transpose(2, 0, 1)))
+        assert result.detections is not None
+        assert as_rows(result.detections) == as_rows(BlobPredictor()([tensor])[0])
+    assert sorted(taken) == [3 * 60 * 60] + [3 * 200 * 300] * 3

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from maskrcnn.errors import InputError
 from maskrcnn.synthetic import CATEGORIES, draw_shelf, write_shelves
-from maskrcnn.synthetic.shelf import _Piece, _visible
+from maskrcnn.synthetic.shelf import ShelfInstance, _Piece, _visible
 
 
 def test_the_same_seed_draws_the_same_shelf_and_another_does_not() -> None:
@@ -55,16 +55,16 @@ def _opaque(height: int, width: int) -> np.ndarray:
 def test_what_is_in_front_hides_what_is_behind() -> None:
     behind, in_front = _Piece(_opaque(4, 4), 0, 0, 2), _Piece(_opaque(2, 4), 2, 1, 5)
     price_label = _Piece(_opaque(1, 2), 0, 3, None)
-    pieces, masks = _visible([behind, in_front, price_label], width=6, height=5)
+    pieces, sights = _visible([behind, in_front, price_label], width=6, height=5)
     assert pieces == [behind, in_front, price_label]
-    assert masks[0].astype(int).tolist() == [
-        [1, 1, 1, 1, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [0, 0, 1, 1, 0, 0],
-        [0, 0, 0, 0, 0, 0],
+    assert (sights[0].left, sights[0].top) == (0, 0)
+    assert sights[0].visible.astype(int).tolist() == [
+        [1, 1, 1, 1],
+        [1, 1, 0, 0],
+        [1, 1, 0, 0],
+        [0, 0, 1, 1],
     ]
-    assert masks[1].sum() == 8
+    assert (sights[1].left, sights[1].top, sights[1].visible.sum()) == (2, 1, 8)
 
 
 def test_a_product_that_is_hardly_seen_is_left_out_and_hides_nothing() -> None:
@@ -73,16 +73,25 @@ def test_a_product_that_is_hardly_seen_is_left_out_and_hides_nothing() -> None:
         _Piece(_opaque(4, 4), 1, 0, 3),
         _Piece(_opaque(4, 4), 2, 0, 5),
     )
-    pieces, masks = _visible([far, hidden, in_front], width=6, height=4)
+    pieces, sights = _visible([far, hidden, in_front], width=6, height=4)
     assert pieces == [far, in_front]
-    assert [int(mask.sum()) for mask in masks] == [8, 16]
+    assert [int(sight.visible.sum()) for sight in sights] == [8, 16]
+
+
+def test_what_lies_outside_the_image_is_not_seen() -> None:
+    _, [sight] = _visible([_Piece(_opaque(4, 4), -1, -1, 2)], width=6, height=6)
+    assert (sight.left, sight.top, sight.visible.shape) == (0, 0, (3, 3))
+    product = ShelfInstance(2, sight.visible, sight.left, sight.top, (6, 6))
+    expected = np.zeros((6, 6), bool)
+    expected[:3, :3] = True
+    assert np.array_equal(product.mask, expected)
 
 
 def test_an_edge_belongs_to_a_product_that_covers_half_of_the_pixel() -> None:
     patch = _opaque(1, 3)
     patch[0, :, 3] = [127, 128, 255]
-    _, [mask] = _visible([_Piece(patch, 0, 0, 2)], width=3, height=1)
-    assert mask.tolist() == [[False, True, True]]
+    _, [sight] = _visible([_Piece(patch, 0, 0, 2)], width=3, height=1)
+    assert sight.visible.tolist() == [[False, True, True]]
 
 
 def test_written_shelves_read_back_as_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
