@@ -114,7 +114,8 @@ def test_a_bundle_is_scored_with_tiles_and_mask_nms(tiny_bundle: str, tmp_path: 
     slicing = SliceConfig(96, 0.3)
     predictor = load_predictor(tiny_bundle, thresholds=thresholds, device="cpu", mask_nms=0.4, slicing=slicing)
     dataset = load_coco(str(annotations))
-    expected = evaluate(dataset, predict_dataset(predictor, dataset, str(tmp_path / "images")), iou_types=("bbox",))
+    found = predict_dataset(predictor, dataset, str(tmp_path / "images"))
+    expected = evaluate(dataset, found, iou_types=("bbox",), with_analysis=True)
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(expected))
     with pytest.raises(InputError, match="--mask-nms must be in"):
         run_evaluation(replace(arguments, mask_nms=2.0))
