@@ -118,8 +118,9 @@ def draw_set(num_images: int, num_categories: int) -> tuple[dict[str, Any], dict
 def prepare_ours(dataset: dict[str, Any], results: dict[str, Any]) -> Callable[[str], list[float]]:
     """Give the scoring of checked columns."""
     from maskrcnn.coco.annotations import parse_coco
-    from maskrcnn.coco.evaluate import CocoResults, evaluate
+    from maskrcnn.coco.evaluate import evaluate
     from maskrcnn.coco.packed import SizedSegmentations
+    from maskrcnn.coco.results import CocoResults
 
     truth = parse_coco(dataset, "drawn")
     masks = [{"size": list(SIZE), "counts": counts} for counts in results.pop("masks")]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from jobs.command import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from jobs.predict import describe_run
 from maskrcnn import read_predictions
-from maskrcnn.coco.scoreboard import format_metrics
+from maskrcnn.coco.evaluate.scoreboard import format_metrics
 from maskrcnn.config import LabelConfig, check
 from maskrcnn.errors import OutputError
 from maskrcnn.images import BadImage, decode

@@ -10,9 +10,9 @@ from jobs.command import DONE, run_command
 from jobs.slicing import SliceArguments
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset, load_coco
-from maskrcnn.coco.evaluate import CocoResults, evaluate, load_results
-from maskrcnn.coco.results import check_categories, check_images
-from maskrcnn.coco.scoreboard import format_metrics, to_json
+from maskrcnn.coco.evaluate import evaluate
+from maskrcnn.coco.evaluate.scoreboard import format_metrics, to_json
+from maskrcnn.coco.results import CocoResults, check_categories, check_images, load_results
 from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, check
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
 from maskrcnn.labelling.coco_results import load_table_results

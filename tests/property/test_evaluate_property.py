@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.annotations import parse_coco
-from maskrcnn.coco.boundary import boundary_of, boundary_width, erode
 from maskrcnn.coco.evaluate import IouType, evaluate
+from maskrcnn.coco.evaluate.boundary import boundary_of, boundary_width, erode
 from tests.peers import numbers_of, pycocotools_numbers
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150)

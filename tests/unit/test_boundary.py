@@ -10,8 +10,9 @@ import pytest
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.annotations import load_coco, parse_coco
-from maskrcnn.coco.boundary import boundary_of, boundary_width
-from maskrcnn.coco.evaluate import evaluate, load_results
+from maskrcnn.coco.evaluate import evaluate
+from maskrcnn.coco.evaluate.boundary import boundary_of, boundary_width
+from maskrcnn.coco.results import load_results
 
 
 @pytest.mark.parametrize(

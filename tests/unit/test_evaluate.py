@@ -12,9 +12,10 @@ import pytest
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.annotations import CocoDataset, load_coco, parse_coco
-from maskrcnn.coco.evaluate import CocoResults, evaluate, load_results, parse_results
+from maskrcnn.coco.evaluate import evaluate
+from maskrcnn.coco.evaluate.scoreboard import format_metrics
 from maskrcnn.coco.packed import SizedSegmentations
-from maskrcnn.coco.scoreboard import format_metrics
+from maskrcnn.coco.results import CocoResults, load_results, parse_results
 from maskrcnn.errors import AnnotationError, InputError
 
 NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from maskrcnn.coco.scoreboard import format_metrics, to_json
+from maskrcnn.coco.evaluate.scoreboard import format_metrics, to_json
 
 NUMBERS = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"), 0.5)
 

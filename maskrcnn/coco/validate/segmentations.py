@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco import rle
-from maskrcnn.coco.packed import NONE, POLYGONS, RLE
+from maskrcnn.coco import rle, survey
+from maskrcnn.coco.packed import NONE, POLYGONS, RLE, PackedBytes
 from maskrcnn.coco.records import flatten_lists
-from maskrcnn.coco.runs import MAX_MASK_PIXELS, parse_counts
+from maskrcnn.coco.runs import MAX_MASK_PIXELS, encode_counts, parse_counts, without_empty_runs
+from maskrcnn.coco.survey import find_plain
+from maskrcnn.coco.validate.outlines import Outlines, measure_outlines
 from maskrcnn.errors import AnnotationError
 
 SLIVER_PX = 0.5
@@ -64,13 +67,15 @@ def measure(segmentations: Sequence[Any], report: Report) -> Measured:
         digests=np.zeros(num, np.int64),
     )
     polygons: dict[int, list[Any]] = {}
+    rles: dict[int, dict[str, Any]] = {}
     for index, segmentation in enumerate(segmentations):
         if isinstance(segmentation, list) and segmentation:
             polygons[index] = segmentation
         elif isinstance(segmentation, dict):
-            _measure_rle(index, segmentation, measured, report)
+            rles[index] = segmentation
         else:
             report(index, *_name_absence(segmentation))
+    _measure_rles(rles, measured, report)
     _measure_polygons(polygons, measured, report)
     _draw_slivers(polygons, measured)
     return measured
@@ -117,30 +122,51 @@ def _is_pair(part: Any) -> bool:
     return isinstance(part, list) and len(part) == 2 and all(_is_number(value) for value in part)
 
 
-def _measure_rle(index: int, segmentation: dict[str, Any], measured: Measured, report: Report) -> None:
-    size, counts = segmentation.get("size"), segmentation.get("counts")
-    is_size = isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
-    if not is_size or not isinstance(counts, str | list):
-        report(index, "rle_type", {name: type(value).__name__ for name, value in segmentation.items()})
-        return
-    height, width = size  # type: ignore[misc]
-    if height * width > MAX_MASK_PIXELS:
-        report(index, "rle_too_large", f"{height} x {width}")
-        return
-    runs = _runs_of(counts, lambda code, value: report(index, code, value))
+def _measure_rles(rles: dict[int, dict[str, Any]], measured: Measured, report: Report) -> None:
+    """Measure RLEs, the compressed ones that are plainly sound all at once."""
+    texts: dict[int, bytes] = {}
+    for index, segmentation in rles.items():
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if not _is_size(size) or not isinstance(counts, str | list):
+            report(index, "rle_type", {name: type(value).__name__ for name, value in segmentation.items()})
+        elif size[0] * size[1] > MAX_MASK_PIXELS:
+            report(index, "rle_too_large", f"{size[0]} x {size[1]}")
+        else:
+            measured.sizes[index] = size
+            texts[index] = counts.encode() if isinstance(counts, str) and counts.isascii() else b""
+    indices = np.array(list(texts), np.int64)
+    packed = PackedBytes.from_list(list(texts.values()))
+    is_plain = find_plain(packed, measured.sizes[indices])
+    for index in indices[~is_plain].tolist():
+        text = _plain_counts(rles[index], partial(report, index))
+        if text is None:
+            del texts[index]
+        else:
+            texts[index] = text
+    indices, packed = np.array(list(texts), np.int64), PackedBytes.from_list(list(texts.values()))
+    measured.kinds[indices] = RLE
+    measured.areas[indices], boxes = survey.measure(packed, measured.sizes[indices, 0])
+    measured.extents[indices] = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    measured.digests[indices] = [hash((text, *rles[index]["size"])) for index, text in texts.items()]
+
+
+def _is_size(size: Any) -> TypeGuard[list[int]]:
+    return isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+
+
+def _plain_counts(segmentation: dict[str, Any], report: Callable[[str, Any], None]) -> bytes | None:
+    """Give the one spelling of an RLE's counts; None where they are broken, which is reported."""
+    height, width = segmentation["size"]
+    runs = _runs_of(segmentation["counts"], report)
     if runs is None:
-        return
+        return None
     if len(runs) and runs.min() < 0:
-        report(index, "rle_negative_run", f"run {int(runs.argmin())} of {int(runs.min())}")
+        report("rle_negative_run", f"run {int(runs.argmin())} of {int(runs.min())}")
     elif (total := int(runs.sum())) != height * width:
-        report(index, "rle_wrong_sum", f"{total}, and {height} x {width} = {height * width}")
+        report("rle_wrong_sum", f"{total}, and {height} x {width} = {height * width}")
     else:
-        measured.kinds[index] = RLE
-        left, top, box_width, box_height = rle.runs_to_bbox(runs, height)
-        measured.extents[index] = left, top, left + box_width, top + box_height
-        measured.areas[index] = runs[1::2].sum()
-        measured.sizes[index] = height, width
-        measured.digests[index] = hash((height, width, runs.tobytes()))
+        return encode_counts(without_empty_runs(runs))
+    return None
 
 
 def _runs_of(counts: str | list[Any], report: Callable[[str, Any], None]) -> NDArray[np.int64] | None:
@@ -206,7 +232,7 @@ def _measure_polygons(polygons: dict[int, list[Any]], measured: Measured, report
     refuse("polygon_not_finite", is_kept & ~is_finite, lambda part: "NaN or infinity")
     is_kept &= is_finite
 
-    shapes = _outline_polygons(xy[np.repeat(is_kept, lengths)].reshape(-1, 2), lengths[is_kept] // 2)
+    shapes = measure_outlines(xy[np.repeat(is_kept, lengths)].reshape(-1, 2), lengths[is_kept] // 2)
     has_area = shapes.areas > NO_AREA_PX
     is_flat = np.zeros(len(lengths), np.bool_)
     is_flat[np.flatnonzero(is_kept)[~has_area]] = True
@@ -214,39 +240,7 @@ def _measure_polygons(polygons: dict[int, list[Any]], measured: Measured, report
     _sum_parts(owners[is_kept], shapes, has_area, measured)
 
 
-@dataclass(frozen=True)
-class _Outlines:
-    """P polygons."""
-
-    extents: NDArray[np.float64]
-    """(P, 4) left, top, right, bottom, px."""
-    areas: NDArray[np.float64]
-    lengths: NDArray[np.float64]
-    """(P,) px, along the longer axis of each edge."""
-    digests: NDArray[np.int64]
-
-
-def _outline_polygons(points: NDArray[np.float64], num_points: NDArray[np.int64]) -> _Outlines:
-    """Measure polygons whose points, (num, 2), stand one after the other; each has at least 3."""
-    if not len(num_points):
-        return _Outlines(np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
-    ends = np.cumsum(num_points)
-    starts = ends - num_points
-    # Relative to its polygon's first point a coordinate is small, and products of them lose no digits.
-    with np.errstate(over="ignore", invalid="ignore"):
-        local = points - np.repeat(points[starts], num_points, axis=0)
-        following = np.roll(local, -1, axis=0)
-        following[ends - 1] = 0
-        cross = local[:, 0] * following[:, 1] - following[:, 0] * local[:, 1]
-        areas = np.abs(np.add.reduceat(cross, starts)) / 2
-        lengths = np.add.reduceat(np.abs(following - local).max(axis=1), starts)
-    content = points.tobytes()
-    digests = [hash(content[16 * start : 16 * end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    corners = [np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)]
-    return _Outlines(np.concatenate(corners, axis=1), np.nan_to_num(areas), lengths, np.array(digests, np.int64))
-
-
-def _sum_parts(owners: NDArray[np.int64], shapes: _Outlines, is_kept: NDArray[np.bool_], measured: Measured) -> None:
+def _sum_parts(owners: NDArray[np.int64], shapes: Outlines, is_kept: NDArray[np.bool_], measured: Measured) -> None:
     """Give each segmentation what its sound parts have together."""
     owners = owners[is_kept]
     if not len(owners):

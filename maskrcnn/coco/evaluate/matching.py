@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco.overlaps import Pairs
+from maskrcnn.coco.evaluate.overlaps import Pairs
 
 _PERFECT = 1 - 1e-10
 

@@ -8,17 +8,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco.analysis import analyse
 from maskrcnn.coco.annotations import CocoDataset
-from maskrcnn.coco.boundary import BoundaryOverlaps
-from maskrcnn.coco.overlaps import BoxOverlaps, MaskOverlaps, Overlaps
-from maskrcnn.coco.results import CocoResults, load_results, parse_results
+from maskrcnn.coco.evaluate.analysis import analyse
+from maskrcnn.coco.evaluate.boundary import BoundaryOverlaps
+from maskrcnn.coco.evaluate.overlaps import BoxOverlaps, MaskOverlaps, Overlaps
+from maskrcnn.coco.evaluate.scoring import AREAS, Scores, score
+from maskrcnn.coco.evaluate.sides import Detections, list_detections, list_truths, measure_results, sizes_of_images
+from maskrcnn.coco.results import CocoResults, parse_results
 from maskrcnn.coco.rle import Rle
-from maskrcnn.coco.scoring import AREAS, Scores, score
-from maskrcnn.coco.sides import Detections, list_detections, list_truths, measure_results, sizes_of_images
 from maskrcnn.errors import AnnotationError, InputError
-
-__all__ = ["CocoResults", "IouType", "Metrics", "evaluate", "load_results", "parse_results"]
 
 IouType = Literal["bbox", "segm", "boundary"]
 Metrics = dict[str, Any]
@@ -43,7 +41,7 @@ def evaluate(
         iou_types: by the overlap of boxes, of masks, or of masks and their boundaries.
         max_detections: limits on the predictions that count in an image and category, best first; AR is given at each,
             everything else at the largest.
-        with_analysis: add what `maskrcnn.coco.analysis` finds.
+        with_analysis: add what `maskrcnn.coco.evaluate.analysis` finds.
 
     Returns:
         For each IoU type AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl (AR by the limits), and

@@ -16,7 +16,7 @@ import pycocotools.mask
 from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
-from maskrcnn.coco.overlaps import Indices, MaskOverlaps, Pairs
+from maskrcnn.coco.evaluate.overlaps import Indices, MaskOverlaps, Pairs
 from maskrcnn.coco.runs import encode_counts, without_empty_runs
 
 DISTANCE = 0.02

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco.matching import Matcher
-from maskrcnn.coco.overlaps import Overlaps, Pairs
-from maskrcnn.coco.scoring import RECALLS, Scores
-from maskrcnn.coco.sides import Detections, Truths
+from maskrcnn.coco.evaluate.matching import Matcher
+from maskrcnn.coco.evaluate.overlaps import Overlaps, Pairs
+from maskrcnn.coco.evaluate.scoring import RECALLS, Scores
+from maskrcnn.coco.evaluate.sides import Detections, Truths
 
 _RIGHT_IOU = 0.5
 _NEAR_IOU = 0.1

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco.matching import Matcher
-from maskrcnn.coco.overlaps import Overlaps, Pairs
-from maskrcnn.coco.sides import Detections, Truths, group_by_image_and_category
+from maskrcnn.coco.evaluate.matching import Matcher
+from maskrcnn.coco.evaluate.overlaps import Overlaps, Pairs
+from maskrcnn.coco.evaluate.sides import Detections, Truths, group_by_image_and_category
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
