@@ -35,6 +35,8 @@ bench: setup
 	$(BIN)/python benchmarks/plan.py --small
 	$(BIN)/python benchmarks/train.py --small
 	$(BIN)/python benchmarks/validate.py --small
+	$(BIN)/python benchmarks/evaluate.py --small
+	$(BIN)/python benchmarks/export.py --small
 
 # Needs a GPU; torch's wheel and pycocotools are enough.
 bench-gpu: setup

@@ -13,6 +13,26 @@ from maskrcnn.coco.runs import Counts, decode_counts_batch
 _BLOCK_BYTES = 1 << 18
 
 
+def survey(
+    counts: PackedBytes, sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.float64]]:
+    """Find plain masks, and measure them.
+
+    Args:
+        counts: N compressed strings, from anywhere.
+        sizes: (N, 2) height and width of each, px.
+
+    Returns:
+        (N,) bool as of `find_plain`; and the areas and boxes as of `measure`, which mean nothing where it is false.
+    """
+    is_plain = np.ones(len(counts), np.bool_)
+    areas, boxes = np.zeros(len(counts), np.int64), np.zeros((len(counts), 4))
+    for masks, runs, offsets, is_readable in _blocks(counts):
+        is_plain[masks] = _are_plain(runs, offsets, is_readable, sizes[masks])
+        areas[masks], boxes[masks] = _measure(runs, offsets, sizes[masks, 0])
+    return is_plain, areas, boxes
+
+
 def find_plain(counts: PackedBytes, sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Find the masks that pycocotools may have as they are.
 
@@ -26,10 +46,7 @@ def find_plain(counts: PackedBytes, sizes: NDArray[np.int64]) -> NDArray[np.bool
     """
     is_plain = np.ones(len(counts), np.bool_)
     for masks, runs, offsets, is_readable in _blocks(counts):
-        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(runs)])
-        is_plain[masks] = is_readable & (np.diff(ends[offsets]) == sizes[masks].prod(axis=1))
-        empty = np.setdiff1d(np.flatnonzero(runs == 0), offsets[:-1])
-        is_plain[masks.start + np.searchsorted(offsets, empty, side="right") - 1] = False
+        is_plain[masks] = _are_plain(runs, offsets, is_readable, sizes[masks])
     return is_plain
 
 
@@ -43,18 +60,33 @@ def measure(counts: PackedBytes, heights: NDArray[np.int64]) -> tuple[NDArray[np
     Returns:
         (N,) areas, px, and (N, 4) boxes, XYWH, absolute px; all 0 for an empty mask.
     """
-    areas = np.zeros(len(counts), np.int64)
-    boxes = np.zeros((len(counts), 4))
+    areas, boxes = np.zeros(len(counts), np.int64), np.zeros((len(counts), 4))
     for masks, runs, offsets, _ in _blocks(counts):
-        of_run = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        ends = np.cumsum(runs)
-        ends -= np.concatenate([np.zeros(1, np.int64), ends])[offsets[:-1]][of_run]
-        is_foreground = (np.arange(len(runs)) - offsets[of_run]) % 2 == 1
-        owners = of_run[is_foreground]
-        lengths, lasts = runs[is_foreground], ends[is_foreground] - 1
-        areas[masks] = np.bincount(owners, lengths, minlength=len(offsets) - 1)
-        boxes[masks] = _boxes(owners, lasts - lengths + 1, lasts, heights[masks])
+        areas[masks], boxes[masks] = _measure(runs, offsets, heights[masks])
     return areas, boxes
+
+
+def _are_plain(
+    runs: Counts, offsets: NDArray[np.int64], is_readable: NDArray[np.bool_], sizes: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(runs)])
+    is_plain: NDArray[np.bool_] = np.asarray(is_readable & (np.diff(ends[offsets]) == sizes.prod(axis=1)))
+    empty = np.setdiff1d(np.flatnonzero(runs == 0), offsets[:-1])
+    is_plain[np.searchsorted(offsets, empty, side="right") - 1] = False
+    return is_plain
+
+
+def _measure(
+    runs: Counts, offsets: NDArray[np.int64], heights: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    of_run = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    ends = np.cumsum(runs)
+    ends -= np.concatenate([np.zeros(1, np.int64), ends])[offsets[:-1]][of_run]
+    is_foreground = (np.arange(len(runs)) - offsets[of_run]) % 2 == 1
+    owners = of_run[is_foreground]
+    lengths, lasts = runs[is_foreground], ends[is_foreground] - 1
+    areas = np.bincount(owners, lengths, minlength=len(offsets) - 1)
+    return areas.astype(np.int64), _boxes(owners, lasts - lengths + 1, lasts, heights)
 
 
 def _boxes(

@@ -11,7 +11,7 @@ from maskrcnn.coco import rle
 from maskrcnn.coco.packed import PackedBytes
 from maskrcnn.coco.packing import check_rles
 from maskrcnn.coco.runs import decode_counts, decode_counts_batch
-from maskrcnn.coco.survey import find_plain, measure
+from maskrcnn.coco.survey import find_plain, measure, survey
 from maskrcnn.errors import AnnotationError
 
 MASKS = st.builds(
@@ -37,7 +37,10 @@ def test_all_at_once_is_as_one_by_one(masks: list[rle.Rle]) -> None:
     for index, mask in enumerate(masks):
         assert runs[offsets[index] : offsets[index + 1]].tolist() == decode_counts(mask["counts"]).tolist()
     assert find_plain(counts, sizes).all()
+    is_plain, *measured = survey(counts, sizes)
+    assert is_plain.all()
     areas, boxes = measure(counts, sizes[:, 0])
+    assert [each.tolist() for each in measured] == [areas.tolist(), boxes.tolist()]
     assert areas.tolist() == [rle.area(mask) for mask in masks]
     assert boxes.tolist() == [rle.to_bbox(mask) for mask in masks]
 

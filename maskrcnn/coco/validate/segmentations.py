@@ -10,11 +10,12 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco import rle, survey
+from maskrcnn.coco import rle
 from maskrcnn.coco.packed import NONE, POLYGONS, RLE, PackedBytes
 from maskrcnn.coco.records import flatten_lists
 from maskrcnn.coco.runs import MAX_MASK_PIXELS, encode_counts, parse_counts, without_empty_runs
-from maskrcnn.coco.survey import find_plain
+from maskrcnn.coco.survey import measure as measure_plain
+from maskrcnn.coco.survey import survey
 from maskrcnn.coco.validate.outlines import Outlines, measure_outlines
 from maskrcnn.errors import AnnotationError
 
@@ -136,18 +137,26 @@ def _measure_rles(rles: dict[int, dict[str, Any]], measured: Measured, report: R
             texts[index] = counts.encode() if isinstance(counts, str) and counts.isascii() else b""
     indices = np.array(list(texts), np.int64)
     packed = PackedBytes.from_list(list(texts.values()))
-    is_plain = find_plain(packed, measured.sizes[indices])
+    is_plain, areas, boxes = survey(packed, measured.sizes[indices])
+    _keep_rles(indices[is_plain], areas[is_plain], boxes[is_plain], measured)
     for index in indices[~is_plain].tolist():
-        text = _plain_counts(rles[index], partial(report, index))
-        if text is None:
+        counts = _plain_counts(rles[index], partial(report, index))
+        if counts is None:
             del texts[index]
         else:
-            texts[index] = text
-    indices, packed = np.array(list(texts), np.int64), PackedBytes.from_list(list(texts.values()))
+            texts[index] = counts
+            areas, boxes = measure_plain(PackedBytes.from_list([counts]), measured.sizes[[index], 0])
+            _keep_rles(np.array([index]), areas, boxes, measured)
+    for index, counts in texts.items():
+        measured.digests[index] = hash((counts, *rles[index]["size"]))
+
+
+def _keep_rles(
+    indices: NDArray[np.int64], areas: NDArray[np.int64], boxes: NDArray[np.float64], measured: Measured
+) -> None:
     measured.kinds[indices] = RLE
-    measured.areas[indices], boxes = survey.measure(packed, measured.sizes[indices, 0])
+    measured.areas[indices] = areas
     measured.extents[indices] = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    measured.digests[indices] = [hash((text, *rles[index]["size"])) for index, text in texts.items()]
 
 
 def _is_size(size: Any) -> TypeGuard[list[int]]:
