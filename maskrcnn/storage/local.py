@@ -168,7 +168,7 @@ def _uri(path: str) -> str:
 
 def _path(uri: str) -> str:
     if not uri.startswith("file://"):
-        return uri
+        return os.path.abspath(uri)  # a bare name has no folder to make, or to link into
     from urllib.parse import unquote_to_bytes
 
     return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))

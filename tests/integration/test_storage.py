@@ -224,6 +224,20 @@ def test_a_place_that_cannot_be_written_is_an_access_or_storage_error() -> None:
         storage.put_if_absent("/proc/nowhere/x", b"x")
 
 
+@pytest.mark.parametrize("folder", ["", "./", "new/"])
+def test_names_are_relative_to_where_the_command_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    storage.put(f"{folder}a", b"one")
+    storage.put(f"{folder}a", b"two")
+    assert storage.put_if_absent(f"{folder}b", b"three") is PutAnswer.CREATED
+    with storage.open_output(f"{folder}c") as file:
+        file.write(b"four")
+    assert [(tmp_path / folder / name).read_bytes() for name in "abc"] == [b"two", b"three", b"four"]
+    assert storage.read_bytes(f"{folder}a") == b"two"
+
+
 @pytest.mark.parametrize("put", [storage.put, storage.put_if_absent])
 def test_a_file_in_a_folders_place_is_named(tmp_path: Path, put: Callable[[str, bytes], object]) -> None:
     (tmp_path / "a").write_bytes(b"in the way")
