@@ -56,6 +56,38 @@ class Hostile:
         return _spoil_bytes(body, rng) if rng.random() < 0.1 else body
 
 
+def hostile_results(number: int) -> bytes:
+    """Give a results file of the good document's objects, spoilt in one to three places."""
+    rng = random.Random(number)
+    rows: list[Any] = [
+        {"image_id": row["image_id"], "category_id": row["category_id"], "score": rng.random()}
+        | {name: row[name] for name in rng.choice([("bbox",), ("segmentation",), ("bbox", "segmentation")])}
+        for row in good_document()["annotations"][:8]
+    ]
+    shape = [name for name in ("bbox", "segmentation") if name in rows[0]]
+    rows = [
+        {name: row.get(name, [0, 0, 5, 5]) for name in ("image_id", "category_id", "score", *shape)} for row in rows
+    ]
+    for _ in range(rng.choice([0, 1, 1, 3])):
+        row = rng.choice(rows)
+        match rng.randrange(4):
+            case 0:
+                row["segmentation"] = hostile_segmentation(rng)
+            case 1:
+                field = rng.choice(["image_id", "category_id", "score", "bbox"])
+                row[field] = rng.choice(
+                    [*NUMBERS, *TEXTS, None, [], [1, 2, 3], [0, 0, -1, math.nan], [0, 0, 1e300, 1e300]]
+                )
+            case 2 if row:
+                row.pop(rng.choice(list(row)))
+            case 3:
+                rows[rng.randrange(len(rows))] = rng.choice([dict(row), _hostile_value(rng)])
+                rows = [row if isinstance(row, dict) else {"image_id": row} for row in rows]
+    body = json.dumps(rng.choice([rows, rows, rows, rows, {"a": rows}, rows[0]]), ensure_ascii=False)
+    encoded = body.encode("utf-8", "surrogatepass")
+    return _spoil_bytes(encoded, rng) if rng.random() < 0.1 else encoded
+
+
 def hostile_segmentation(rng: random.Random, height: int = 40, width: int = 60) -> Any:
     """Give something in a segmentation's place."""
     return rng.choice([_hostile_polygons, _hostile_rle, _hostile_counts, _hostile_value])(rng, height, width)

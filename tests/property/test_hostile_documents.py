@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 
 from maskrcnn.coco import rle
-from maskrcnn.coco.annotations import CocoDataset, load_coco
+from maskrcnn.coco.annotations import CocoDataset, load_coco, parse_coco
+from maskrcnn.coco.evaluate import evaluate
+from maskrcnn.coco.results import load_results
 from maskrcnn.coco.validate.dataset import Validation, validate_annotations
 from maskrcnn.coco.validate.repair import repair_dataset, repairs_uri
 from maskrcnn.errors import AnnotationError
+from tests.coco_documents import good_document
 from tests.conftest import PROJECT_ROOT
-from tests.hostile_documents import Hostile, hostile_segmentation
+from tests.hostile_documents import Hostile, hostile_results, hostile_segmentation
 
 NUM_DOCUMENTS = int(os.environ.get("HOSTILE_DOCUMENTS", "2000"))
 FIRST = int(os.environ.get("HOSTILE_FIRST", "0"))
@@ -131,3 +134,26 @@ def test_hostile_segmentations_are_drawn_or_refused(tmp_path: Path) -> None:
             assert refusal.place == "a.json"
         assert time.monotonic() - begin < MOST_S, f"segmentation {number}"
     assert 0 < num_drawn < NUM_DOCUMENTS
+
+
+def test_hostile_results_are_scored_or_refused_by_name(tmp_path: Path) -> None:
+    dataset = parse_coco(good_document(), "truth.json")
+    path = tmp_path / "results.json"
+    num_scored = 0
+    for number in range(FIRST, FIRST + NUM_DOCUMENTS):
+        path.write_bytes(hostile_results(number))
+        begin = time.monotonic()
+        refusal = None
+        try:
+            metrics = evaluate(
+                dataset, load_results(str(path)), iou_types=("bbox", "segm", "boundary"), with_analysis=True
+            )
+            assert all(-1 <= row["AP"] <= 1 for name, row in metrics.items() if name != "dropped_predictions")
+            num_scored += 1
+        except AnnotationError as error:
+            refusal = error
+        if refusal:
+            assert refusal.place == str(path), f"results {number}: {refusal}"
+            assert re.match(r"prediction|results file|file", refusal.thing), f"results {number}: {refusal}"
+        assert time.monotonic() - begin < MOST_S, f"results {number}"
+    assert 0 < num_scored < NUM_DOCUMENTS

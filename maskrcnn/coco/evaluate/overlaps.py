@@ -96,6 +96,7 @@ class BoxOverlaps(Overlaps):
             yield Pairs(of_pair, truths_of_pair, ious).where(ious >= floor)
             begin = end
 
+    @np.errstate(over="ignore", invalid="ignore")  # a box may be of any size, and then overlaps with nothing
     def _ious(self, detections: Indices, truths: Indices) -> NDArray[np.float64]:
         x, y, w, h = self._boxes[detections].T
         truth_x, truth_y, truth_w, truth_h = self._truth_boxes[truths].T

@@ -111,7 +111,8 @@ def measure_results(
     """
     if results.bboxes is not None:
         boxes = results.bboxes[indices]
-        return boxes[:, 2] * boxes[:, 3], boxes
+        with np.errstate(over="ignore"):
+            return boxes[:, 2] * boxes[:, 3], boxes
     assert results.segmentations is not None
     packed = results.segmentations.packed
     all_areas, all_boxes = measure(packed.counts, results.segmentations.sizes[:, 0])
