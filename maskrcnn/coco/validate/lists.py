@@ -17,7 +17,7 @@ from maskrcnn.coco.file_names import check_file_name
 from maskrcnn.coco.records import flatten_lists, int64s
 from maskrcnn.coco.runs import MAX_MASK_PIXELS
 from maskrcnn.coco.validate.findings import Findings, Subject
-from maskrcnn.coco.validate.segmentations import MISSING, measure
+from maskrcnn.coco.validate.segmentations import MISSING, is_number, measure
 from maskrcnn.errors import AnnotationError
 
 MAX_SIDE_PX = 2**31 - 1
@@ -261,7 +261,7 @@ def as_whole_number(value: Any) -> int | None:
 
 def name_bbox_problem(bbox: Any) -> str | None:
     """Give the code of what is wrong with a bounding box, None where nothing is."""
-    if not isinstance(bbox, list) or not all(map(_is_number, bbox)):
+    if not isinstance(bbox, list) or not all(map(is_number, bbox)):
         return "field_type"
     if len(bbox) != 4:
         return "bbox_length"
@@ -272,13 +272,9 @@ def name_bbox_problem(bbox: Any) -> str | None:
 
 def name_area_problem(area: Any) -> str | None:
     """Give the code of what is wrong with an area, None where nothing is."""
-    if not _is_number(area):
+    if not is_number(area):
         return "field_type"
     return None if _is_finite(area) and area >= 0 else "area_not_positive"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_finite(value: float) -> bool:

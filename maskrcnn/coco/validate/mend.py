@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from maskrcnn.coco import rle
 from maskrcnn.coco.validate.geometry import corners_of, find_odd_areas, is_bbox_off, leaves_image
 from maskrcnn.coco.validate.lists import as_whole_number, name_area_problem, name_bbox_problem
+from maskrcnn.coco.validate.outlines import measure_outlines
 from maskrcnn.coco.validate.segmentations import NO_AREA_PX
 from maskrcnn.errors import AnnotationError
 
@@ -181,11 +182,8 @@ def _as_points(polygon: Any) -> NDArray[np.float64] | None:
     if len(numbers) < 6 or len(numbers) % 2 or any(number is None for number in numbers):
         return None
     points = np.array(numbers, np.float64).reshape(-1, 2)
-    with np.errstate(over="ignore", invalid="ignore"):
-        local = points - points[0]
-        following = np.roll(local, -1, axis=0)
-        area = abs((local[:, 0] * following[:, 1] - following[:, 0] * local[:, 1]).sum()) / 2
-    return points if np.isfinite(points).all() and area > NO_AREA_PX else None
+    has_area = measure_outlines(points, np.array([len(points)])).areas[0] > NO_AREA_PX
+    return points if np.isfinite(points).all() and has_area else None
 
 
 def _is_nested(polygon: list[Any]) -> bool:

@@ -84,7 +84,7 @@ def measure(segmentations: Sequence[Any], report: Report) -> Measured:
 
 def name_problem(segmentation: list[Any]) -> tuple[str, Any] | None:
     """Say in which way polygons are not flat lists of numbers; None where they are."""
-    if all(_is_number(part) for part in segmentation):
+    if all(is_number(part) for part in segmentation):
         return "polygon_flat_list", f"{len(segmentation)} numbers"
     if all(_is_pair(part) for part in segmentation) and len(segmentation) > 1:
         return "polygon_points_as_pairs", segmentation[0]
@@ -96,7 +96,7 @@ def name_problem(segmentation: list[Any]) -> tuple[str, Any] | None:
                 return "polygon_points_as_pairs", value
             if isinstance(value, str):
                 return "polygon_strings", value
-            if not _is_number(value):
+            if not is_number(value):
                 return "polygon_type", value
             try:
                 float(value)
@@ -115,12 +115,13 @@ def _name_absence(segmentation: Any) -> tuple[str, str]:
     return "segmentation_type", type(segmentation).__name__
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Say whether a value is a number of JSON, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_pair(part: Any) -> bool:
-    return isinstance(part, list) and len(part) == 2 and all(_is_number(value) for value in part)
+    return isinstance(part, list) and len(part) == 2 and all(is_number(value) for value in part)
 
 
 def _measure_rles(rles: dict[int, dict[str, Any]], measured: Measured, report: Report) -> None:
