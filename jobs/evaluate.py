@@ -13,8 +13,8 @@ from maskrcnn.coco.annotations import CocoDataset, load_coco
 from maskrcnn.coco.evaluate import evaluate
 from maskrcnn.coco.evaluate.scoreboard import format_metrics, to_json
 from maskrcnn.coco.results import CocoResults, check_categories, check_images, load_results
-from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, check
-from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
+from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, check, flag
+from maskrcnn.errors import InputError, OutputError, StorageError
 from maskrcnn.labelling.coco_results import load_table_results
 from maskrcnn.model.bundle import load_bundle
 from maskrcnn.model.coco_results import predict_dataset
@@ -63,6 +63,8 @@ def run_evaluation(arguments: EvaluateArguments) -> int:
     """Score, print the table, write the JSON."""
     if (arguments.predictions is None) == (arguments.bundle is None):
         raise InputError("--predictions or --bundle", "must be given, one of the two")
+    if arguments.bundle is None:
+        _refuse_options_of_bundles(arguments)
     check(bool(arguments.iou_types), "iou_types", "nothing", "bbox, segm or boundary, one or more")
     check(min(arguments.max_detections, default=0) >= 1, "max_detections", arguments.max_detections, "1 or more each")
     dataset = _load("--annotations", arguments.annotations, load_coco)
@@ -80,9 +82,19 @@ def run_evaluation(arguments: EvaluateArguments) -> int:
     if arguments.output:
         try:
             storage.put(arguments.output, to_json(metrics))
-        except (AccessError, NotFoundError) as error:
+        except StorageError as error:
             raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
     return DONE
+
+
+def _refuse_options_of_bundles(arguments: EvaluateArguments) -> None:
+    """Refuse what would have no effect."""
+    plain = EvaluateArguments(arguments.annotations)
+    for name in ("score_threshold", "batch_size", "device", "precision", "mask_nms"):
+        if getattr(arguments, name) != getattr(plain, name):
+            raise InputError(flag(name), "needs --bundle, which is not given")
+    if arguments.slicing != plain.slicing:
+        raise InputError("--slice", "needs --bundle, which is not given")
 
 
 def _read(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
@@ -140,7 +152,7 @@ def _needs_masks(arguments: EvaluateArguments) -> bool:
 def _load(option: str, uri: str, load: Callable[[str], _Loaded]) -> _Loaded:
     try:
         return load(uri)
-    except (NotFoundError, AccessError) as error:
+    except StorageError as error:
         raise InputError(option, f"cannot be read: {error.reason}", error.uri) from error
 
 

@@ -25,10 +25,11 @@ class SliceArguments:
     """Objects that no tile and not the whole image show whole; nms (default): the best piece stands for them, merge:
     overlapping pieces are united."""
     slice_metric: Literal["iou", "iomin"] | None = None
-    """How much detections of two tiles overlap, by masks, or boxes with --masks none; iomin (default): of the smaller
-    one, so that pieces are found, iou: of both together."""
+    """How much two detections overlap, by masks, or boxes with --masks none; iomin (default): of the smaller one, so
+    that pieces are found, and what lies inside another object of its category goes too; iou: of both together."""
     slice_threshold: float | None = None
-    """Detections of one category and two tiles that overlap more are one object, in (0, 1); default 0.5."""
+    """Detections of one category that overlap more are one object, whether two tiles show them or one, in (0, 1);
+    default 0.5."""
 
     def to_config(self) -> SliceConfig | None:
         """Check the values; None: no slicing.

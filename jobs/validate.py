@@ -16,7 +16,7 @@ from maskrcnn.coco.validate.dataset import Validation, compare_splits, validate_
 from maskrcnn.coco.validate.repair import repair_dataset, repairs_uri
 from maskrcnn.coco.validate.report import build_report, format_findings, format_statistics, format_totals
 from maskrcnn.config import check
-from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError, StorageError
+from maskrcnn.errors import InputError, OutputError, StorageError
 from maskrcnn.progress import Progress
 
 MOST_FILES_HERE = 5_000
@@ -82,9 +82,12 @@ def _look_at(option: str, annotations_uri: str, images_uri: str | None, *, is_tr
     num_files = len(validation.scanned.images)
     progress = Progress(num_files, "reading images")
     with _executor_for(num_files) as executor:
-        validation = validate_files(
-            validation, images_uri, executor, lambda num_done: progress.update(num_done, _num_bad(validation))
-        )
+        try:
+            validation = validate_files(
+                validation, images_uri, executor, lambda num_done: progress.update(num_done, _num_bad(validation))
+            )
+        except StorageError as error:
+            raise InputError("--images", f"cannot be read: {error.reason}", error.uri) from error
     progress.finish(num_files, _num_bad(validation))
     return validation
 
@@ -116,7 +119,7 @@ def _check_repair_to(uri: str) -> None:
 def _write_report(uri: str, report: dict[str, Any]) -> None:
     try:
         storage.put(uri, json.dumps(report, indent=2).encode())
-    except (AccessError, NotFoundError) as error:
+    except StorageError as error:
         raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
 
 
@@ -126,7 +129,7 @@ def _repair(validation: Validation, uri: str) -> None:
         return
     try:
         repairs = repair_dataset(validation, uri)
-    except (AccessError, NotFoundError) as error:
+    except StorageError as error:
         raise OutputError("--repair-to", f"cannot be written: {error.reason}", error.uri) from error
     print(f"repaired copy: {uri}; what was done to {repairs.num_rows:,} rows: {repairs_uri(uri)}")
     for what, number in repairs.counts.most_common():

@@ -33,9 +33,15 @@ _Result = TypeVar("_Result")
 class ClusterExecutor(Executor):
     """Runs functions as tasks of the cluster that was joined, each on a CPU."""
 
+    def __init__(self) -> None:
+        self._tasks: dict[Callable[..., Any], Any] = {}
+        """Made once a function: each is sent to the cluster anew."""
+
     def submit(self, fn: Callable[_Args, _Result], /, *args: _Args.args, **kwargs: _Args.kwargs) -> Future[_Result]:
         """Start a task; its failures are the future's."""
-        future: Future[_Result] = ray.remote(num_cpus=1)(fn).remote(*args, **kwargs).future()
+        if fn not in self._tasks:
+            self._tasks[fn] = ray.remote(num_cpus=1)(fn)
+        future: Future[_Result] = self._tasks[fn].remote(*args, **kwargs).future()
         return future
 
 

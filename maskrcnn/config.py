@@ -158,9 +158,9 @@ class SliceConfig:
     slice_merge: PieceHandling = "nms"
     """Objects that tiles' edges cut: nms keeps the best piece where nobody saw the whole, merge unites the pieces."""
     slice_metric: OverlapMetric = "iomin"
-    """Of two tiles' detections: iou, or what they share of the smaller one."""
+    """Of two detections: iou, or what they share of the smaller one."""
     slice_threshold: float = 0.5
-    """Detections of one category and two tiles that overlap more than this are one object."""
+    """Detections of one category that overlap more than this are one object, of two tiles or of one."""
 
     def __post_init__(self) -> None:
         check(self.slice >= MIN_SLICE_PX, "slice", self.slice, f"{MIN_SLICE_PX} px or more")

@@ -21,6 +21,9 @@ from maskrcnn.coco.ids import find_ids
 from maskrcnn.coco.packed import NONE, PackedSegmentations, PackedText
 from maskrcnn.errors import AnnotationError, StorageError
 
+SMALL_PX, MEDIUM_PX = 32**2, 96**2
+"""COCO's borders between small, medium and large objects, px of area."""
+
 
 @dataclass(frozen=True)
 class CocoDataset:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from maskrcnn.errors import AnnotationError
 
 _LARGEST = 2**63
+_NUMBERS = {int, float}
 
 
 class Records:
@@ -94,10 +95,10 @@ def flatten_lists(lists: Sequence[Any]) -> tuple[NDArray[np.float64], NDArray[np
     flat = array("d")
     try:
         for numbers in lists:
-            if type(numbers) is not list or (numbers and type(numbers[0]) is bool):
+            if type(numbers) is not list or not set(map(type, numbers)) <= _NUMBERS:
                 return None
             flat.fromlist(numbers)
-    except (TypeError, OverflowError):  # an OverflowError for whole numbers of hundreds of digits
+    except OverflowError:  # for whole numbers of hundreds of digits
         return None
     return np.array(flat), np.fromiter(map(len, lists), np.int64, len(lists))
 
@@ -113,4 +114,4 @@ def int64s(values: list[Any]) -> NDArray[np.int64] | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)
+    return isinstance(value, float) or (type(value) is int and abs(value) < _LARGEST)

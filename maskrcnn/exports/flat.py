@@ -61,12 +61,16 @@ def _flat_schema(rows: CurrentRows, from_image: list[str], own: list[str], is_sa
 def _groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Gather rows into groups of a good size for readers, bounded in bytes."""
     held: list[pa.Table] = []
+    num_rows = num_bytes = 0
     for table in tables:
+        if not len(table):
+            continue
         held.append(table)
-        if sum(map(len, held)) >= ROWS_PER_GROUP or sum(one.nbytes for one in held) >= BYTES_PER_GROUP:
+        num_rows, num_bytes = num_rows + len(table), num_bytes + table.nbytes
+        if num_rows >= ROWS_PER_GROUP or num_bytes >= BYTES_PER_GROUP:
             yield pa.concat_tables(held)
-            held = []
-    if held and sum(map(len, held)):
+            held, num_rows, num_bytes = [], 0, 0
+    if held:
         yield pa.concat_tables(held)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from maskrcnn import storage
 from maskrcnn.coco.annotations import load_coco
 from maskrcnn.config import UnusualValueWarning
-from maskrcnn.errors import AccessError, ExistsError, InputError, NotFoundError, OutputError
+from maskrcnn.errors import ExistsError, InputError, OutputError, StorageError
 from maskrcnn.exports.coco import CocoWriter
 from maskrcnn.exports.flat import write_flat
 from maskrcnn.exports.rows import Exported
@@ -143,7 +143,7 @@ def _match(
     """Give each row's image id in the annotations, and whether it has one."""
     try:
         dataset = load_coco(annotations_uri)
-    except (NotFoundError, AccessError) as error:
+    except StorageError as error:
         raise InputError("--annotations", f"cannot be read: {error.reason}", error.uri) from error
     return match_images(rows.read(["image_uri", "image_id"]), dataset, rows.uri, images_uri)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.exports.selection import Selection
 from maskrcnn.exports.survey import Survey
-from maskrcnn.labelling.current import CurrentRows
+from maskrcnn.labelling.current import CurrentRows, check_masks
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,14 @@ class Exported:
             columns: of the images.
         """
         num_done, num_images = 0, self.survey.num_images
-        wanted = [*columns, "instances", "masks"]
+        wanted = [*dict.fromkeys((*columns, "image_uri")), "instances", "masks"]
         for places, batch in self.rows.batches(wanted, is_wanted=self.survey.numbers >= 0):
             yield self._select(places, batch, columns)
             num_done += len(batch)
             self.on_progress(num_done, num_images)
 
     def _select(self, places: NDArray[np.int64], batch: pa.Table, columns: Collection[str]) -> DetectionBatch:
+        check_masks(batch, self.rows.uri)
         counts = pc.list_value_length(batch["instances"]).to_numpy()
         instances = pc.list_flatten(batch["instances"]).combine_chunks()
         of_image = np.repeat(np.arange(len(batch)), counts)

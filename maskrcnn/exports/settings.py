@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from maskrcnn.config import check, check_choice
+from maskrcnn.config import check, check_choice, flag
+from maskrcnn.errors import InputError
 
 ExportFormat = Literal["coco", "coco-results", "flat"]
 SampleBy = Literal["least-certain", "random"]
 SegmentationForm = Literal["polygons", "rle"]
 
 SUFFIXES: dict[ExportFormat, str] = {"coco": ".json", "coco-results": ".json", "flat": ".parquet"}
+
+
+OPTIONS_OF_FORMATS: dict[str, tuple[ExportFormat, ...]] = {
+    "segmentation": ("coco",),
+    "polygon_tolerance_px": ("coco",),
+    "image_root_uri": ("coco", "coco-results"),
+    "annotations_uri": ("coco-results",),
+}
+"""Options that mean nothing for other formats."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +62,8 @@ class ExportConfig:
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         check_choice("segmentation", self.segmentation, ("polygons", "rle"))
         check(0 <= self.polygon_tolerance_px <= 100, "polygon_tolerance", self.polygon_tolerance_px, "0 to 100 px")
+        for name, formats in OPTIONS_OF_FORMATS.items():
+            if self.format not in formats and getattr(self, name) != getattr(type(self), name):
+                raise InputError(
+                    flag(name.removesuffix("_uri").removesuffix("_px")), f"needs --format {' or '.join(formats)}"
+                )

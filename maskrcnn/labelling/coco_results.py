@@ -16,6 +16,7 @@ from maskrcnn.coco.packed import PackedBytes, SizedSegmentations
 from maskrcnn.coco.packing import check_rles
 from maskrcnn.coco.results import CocoResults
 from maskrcnn.errors import InputError
+from maskrcnn.labelling.current import check_masks
 from maskrcnn.labelling.table import read_predictions
 
 COLUMNS = ("image_uri", "image_id", "height", "width", "instances")
@@ -145,6 +146,7 @@ def _segmentations(
     if (pc.is_null(rows["masks"]).to_numpy() & (counts > 0)).any():
         rule = "was labelled with --masks none, and segm needs masks"
         raise InputError("the predictions table", rule, place, "take --iou-types bbox")
+    check_masks(rows, place)
     # Row by row of sizes, since images that failed have none.
     sizes = np.stack([pc.fill_null(rows[name], 0).to_numpy() for name in ("height", "width")], axis=1)
     repeated = np.repeat(sizes, counts, axis=0).astype(np.int64)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -91,7 +93,8 @@ class CurrentRows:
         return pa.concat_tables([schema.empty_table(), *parts])
 
     def _read_part(self, place: int, schema: pa.Schema) -> pa.Table:
-        with storage.open_input(self._part_uris[place]) as file:
+        part_uri = self._part_uris[place]
+        with _readable(part_uri), storage.open_input(part_uri) as file:
             part = pq.ParquetFile(file)
             names = [name for name in schema.names if name in part.schema_arrow.names]
             rows = _as_schema(part.read(columns=names), schema)
@@ -125,6 +128,32 @@ class CurrentRows:
                         yield places[start : start + len(kept)][kept], dated.select(list(columns))
 
 
+def check_masks(rows: pa.Table, place: str) -> None:
+    """Refuse rows of which one has other numbers of masks and of instances.
+
+    Args:
+        rows: image_uri, instances and masks.
+        place: the table, for messages.
+
+    Raises:
+        InputError: naming the first one.
+    """
+    counts, masks = pc.list_value_length(rows["instances"]), pc.list_value_length(rows["masks"])
+    differs = pc.fill_null(pc.not_equal(counts, masks), False)
+    if pc.any(differs).as_py():
+        uri = rows.filter(differs)["image_uri"][0].as_py()
+        raise InputError(f"masks of {uri}", "must be as many as its instances, and are not", place)
+
+
+@contextmanager
+def _readable(part_uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        rule = f"must be whole Parquet: {' '.join(str(error).split())[:200]}"
+        raise InputError("a part of the table", rule, part_uri) from error
+
+
 def _is_wanted(uri: str, dates: Collection[str] | None) -> bool:
     if parse_part_id(uri) is None:
         return False
@@ -134,7 +163,7 @@ def _is_wanted(uri: str, dates: Collection[str] | None) -> bool:
 def _read_keys(part_uri: str) -> tuple[pa.Table, pa.Schema]:
     part_id = parse_part_id(part_uri)
     assert part_id is not None
-    with storage.open_input(part_uri) as file:
+    with _readable(part_uri), storage.open_input(part_uri) as file:
         part = pq.ParquetFile(file)
         keys = part.read(columns=["image_uri", "etag", "attempt"])
         schema = part.schema_arrow.remove_metadata()
@@ -143,7 +172,7 @@ def _read_keys(part_uri: str) -> tuple[pa.Table, pa.Schema]:
 
 def _part_batches(part_uri: str, schema: pa.Schema, batch_size: int) -> Iterator[tuple[int, pa.Table]]:
     """Read a part piece by piece; a part's masks alone can be hundreds of MB."""
-    with storage.open_input(part_uri) as file:
+    with _readable(part_uri), storage.open_input(part_uri) as file:
         part = pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
         names = [name for name in schema.names if name in part.schema_arrow.names]
         start = 0

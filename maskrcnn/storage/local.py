@@ -87,9 +87,10 @@ class LocalStore:
         with _named_errors(uri):
             os.makedirs(folder, exist_ok=True)
             descriptor, temporary = _open_unseen(folder)
-            try:
-                with open(descriptor, "wb", closefd=False) as file:
-                    yield file
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                yield file
+            with _named_errors(uri):
                 os.fsync(descriptor)
                 try:
                     if temporary:
@@ -99,10 +100,10 @@ class LocalStore:
                         os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
                 except FileExistsError as error:
                     raise ExistsError(uri, EXISTS) from error
-            finally:
-                os.close(descriptor)
-                if temporary:
-                    os.unlink(temporary)
+        finally:
+            os.close(descriptor)
+            if temporary:
+                os.unlink(temporary)
 
     def delete(self, uri: str) -> None:
         """Delete a file, and its folder once that is empty: an object store has no empty folders either."""

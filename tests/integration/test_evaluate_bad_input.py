@@ -122,6 +122,9 @@ def test_a_results_file_that_is_none(command: Command, content: str, rule: str) 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
+        ({"mask_nms": "0.5"}, "--mask-nms needs --bundle, which is not given"),
+        ({"batch_size": "8"}, "--batch-size needs --bundle, which is not given"),
+        ({"slice": "512"}, "--slice needs --bundle, which is not given"),
         ({"iou_types": "mask"}, "--iou-types must be one of bbox, segm, boundary, got mask; see --help"),
         ({"max_detections": "0"}, "--max-detections must be 1 or more each, got (0,)"),
         ({"max_detections": "many"}, "--max-detections must be whole numbers, got many; see --help"),

@@ -110,6 +110,9 @@ def test_an_empty_folder_is_told(run: Run, tmp_path: Path) -> None:
         ({"bundle": "/nowhere"}, "/nowhere"),
         ({"format": "coco-results", "annotations": "none.json"}, "--annotations cannot be read: .*, in none.json"),
         ({"output": "/proc/x.json"}, "/proc/x.json"),
+        ({"annotations": "truth.json"}, "--annotations needs --format coco-results"),
+        ({"format": "flat", "output": "x.parquet", "segmentation": "rle"}, "--segmentation needs --format coco"),
+        ({"format": "flat", "output": "x.parquet", "image_root": "x"}, "--image-root needs --format coco or coco-res"),
     ],
 )
 def test_wrong_input_is_told(table: str, tmp_path: Path, changes: dict[str, Any], line: str) -> None:

@@ -57,8 +57,8 @@ def test_a_sound_dataset_ends_0_with_its_statistics(tmp_path: Path, run: Run) ->
     assert f"{train}: nothing is wrong" in out
     assert "dataset: 3 images (1 without instances), 20 instances, 1 crowd, 2 categories" in out
     assert "10  Dose (0)" in out
-    assert "advice: 3 images: at least 500 are advised" in out
-    assert "advice: 20 instances: at least 1,000 are advised, 2,000 for the best" in out
+    assert "advice: images: 3, and at least 500 are advised" in out
+    assert "advice: instances: 20, and at least 1,000 are advised, 2,000 for the best" in out
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["errors"], report["warnings"], report["findings"]) == (0, 0, [])
     statistics = report["datasets"]["dataset"]["statistics"]
@@ -100,6 +100,16 @@ def test_errors_end_1_in_a_table_and_in_json(tmp_path: Path, run: Run) -> None:
     }
     code, out, _ = run(annotations=train, output=tmp_path / "report.json")  # which is written again
     assert code == 1
+
+
+def test_what_a_terminal_may_not_have_is_not_printed(tmp_path: Path, run: Run) -> None:
+    document = spoilt("categories", 1, name="\x1b[31mred\nline \ud800")
+    document["images"][1]["file_name"] = "../\x07\ud800.png"
+    code, out, _ = run(annotations=write(tmp_path, document), output=tmp_path / "report.json")
+    assert code == 1
+    assert "10  ?[31mred?line ? (5)" in out
+    assert "\x1b" not in out
+    assert json.loads((tmp_path / "report.json").read_text())["errors"] == 1
 
 
 def test_warnings_alone_end_0(tmp_path: Path, run: Run) -> None:
@@ -178,6 +188,7 @@ def test_many_images_are_read_through_ray_and_a_bucket(
         ({"repair_to": "train.json"}, "--repair-to must not be there yet, and is, in train.json"),
         ({"output": "/proc/r.json"}, "--output cannot be written: No such file or directory, in /proc/r.json"),
         ({"repair_to": "/proc/r.json"}, "--repair-to cannot be written: No such file or directory, in /proc/r.json"),
+        ({"output": "."}, "--output cannot be written: Is a directory, in ."),
         ({"images": "none"}, ""),
         ({"image": "none"}, "unknown option --image; did you mean --images or --val-images?"),
     ],

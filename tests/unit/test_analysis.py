@@ -77,6 +77,13 @@ def test_equal_scores_stand_or_fall_together() -> None:
     assert best["overall"]["precision"] == best["overall"]["recall"] == best["overall"]["f1"] == 0.5
 
 
+def test_scores_below_zero_have_a_best_threshold_too() -> None:
+    row = analyse(build((TIN, at(0)), (TIN, at(40))), (TIN, -1.0, at(0)), (TIN, -2.0, at(0, 200)))
+    assert row["best_f1"]["overall"]["score_threshold"] == -1
+    assert row["best_f1"]["overall"]["precision"] == 1
+    assert row["errors"]["counts"]["background"] == 0  # which is below it
+
+
 def test_where_nothing_is_right_there_is_no_threshold() -> None:
     row = analyse(build((TIN, at(0))), (TIN, 0.9, at(200)))
     expected = {"score_threshold": -1, "precision": -1, "recall": 0, "f1": 0, "num_truths": 1}

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn.errors import InputError
-from maskrcnn.labelling.current import CurrentRows
+from maskrcnn.labelling.current import CurrentRows, check_masks
 from maskrcnn.labelling.table import read_predictions
 from tests.labelled_parts import FAILED, blob, labelled, write_part
 
@@ -92,3 +92,20 @@ def test_a_part_is_read_in_pieces_of_its_row_group(table: str) -> None:
     assert {pq.ParquetFile(path).num_row_groups for path in parts} == {1}
     [first, *_] = CurrentRows(table).batches(["image_uri"], batch_size=7)
     assert len(first[1]) == 7
+
+
+@pytest.mark.parametrize("body", [b"PAR1", b"", b"PAR1 and then noise of some length PAR1"])
+def test_a_damaged_part_is_named(table: str, body: bytes) -> None:
+    part = sorted(Path(table).rglob("*.parquet"))[-1]
+    part.write_bytes(body)
+    with pytest.raises(InputError, match=f"a part of the table must be whole Parquet: .*, in {part}"):
+        CurrentRows(table).read()
+
+
+def test_masks_that_do_not_go_with_their_instances_are_refused() -> None:
+    masks = [[b"1", b"2"], None, None]
+    rows = pa.table({"image_uri": ["a", "b", "c"], "instances": [[1, 2], [1], None], "masks": masks})
+    check_masks(rows, "out")
+    rows = rows.set_column(2, "masks", pa.array([[b"1", b"2"], [b"1", b"2"], None]))
+    with pytest.raises(InputError, match="masks of b must be as many as its instances, and are not, in out"):
+        check_masks(rows, "out")

@@ -216,6 +216,6 @@ def test_polygons_that_are_no_plain_lists_are_packed_all_the_same() -> None:
 def test_whole_numbers_beyond_64_bits_are_no_measures(value: int) -> None:
     with pytest.raises(AnnotationError, match=r"annotation 5 \(image 1\) area must be a number, got -?[19]"):
         parse_coco({**LISTS, "annotations": [{**ANNOTATION, "area": value}]}, "x.json")
-    dataset = parse_coco({**LISTS, "annotations": [{**ANNOTATION, "area": float(2**63), "bbox": [1, True, 2, 3]}]}, "x")
+    dataset = parse_coco({**LISTS, "annotations": [{**ANNOTATION, "area": float(2**63), "bbox": [1, 1, 2, 3]}]}, "x")
     assert dataset.areas.tolist() == [2.0**63]
     assert dataset.bboxes.tolist() == [[1, 1, 2, 3]]

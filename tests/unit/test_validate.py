@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from maskrcnn.coco.annotations import load_coco
 from maskrcnn.coco.validate.dataset import Validation, compare_splits, validate_annotations
 from maskrcnn.coco.validate.findings import ERRORS, WARNINGS, Findings
 from maskrcnn.errors import NotFoundError
-from tests.coco_documents import Document, annotation, good_document, spoilt, triangle
+from tests.coco_documents import Document, annotation, good_document, spoilt, square, triangle
 from tests.flawed_documents import CASES, with_annotation, with_image, with_segmentation
 
 Check = Callable[[Any], Validation]
@@ -71,12 +72,30 @@ def test_what_has_no_error_can_be_loaded_and_drawn(
         with_annotation(area=211, segmentation=[triangle(33, 11, 20)]),  # a little off the raster's
         with_annotation(segmentation=[[33, 11, 53, 11, 53.4, 31.9, 33, 31]], bbox=[33, 11, 20, 20], area=400),  # a box
         with_annotation(segmentation=[triangle(40.6, 11, 20)], bbox=[40.6, 11, 20, 20]),  # leaves by half a px
+        with_annotation(area=190, segmentation=[triangle(33, 11, 20), triangle(33, 11, 19), triangle(33, 11, 18)]),
+        with_annotation(area=16, segmentation=[[33, 11, 53, 11, 53, 11.6, 33, 11.6]], bbox=[33, 11, 20, 1]),
+        with_annotation(area=200, segmentation=[[33, 11, 53, 31, 53, 11, 33, 31]]),  # a bow tie
         with_image(license=3, coco_url="http://…", date_captured="today"),
         good_document() | {"licenses": [], "videos": {"a": [1]}},
     ],
 )
 def test_nothing_is_said_of_what_is_fine(check: Check, document: Document) -> None:
     assert said(check(document)) == []
+
+
+def test_a_shape_that_leaves_its_image_is_judged_by_what_is_shown(check: Check) -> None:
+    shown = with_annotation(segmentation=[square(50, 11, 20)], bbox=[50, 11, 10, 20], area=200)
+    assert said(check(shown)) == [("polygon_outside", 1)]
+
+
+@pytest.mark.parametrize(
+    "polygon", [[0, 0, 1e308, 0, -1e308, 1e-3], [0, 0, 1.9e6, 0, 1.9e6, 0.1], [-1e9, 0, 5, 0, 5, 1e-9]]
+)
+def test_slivers_beyond_all_images_are_no_work(check: Check, polygon: list[float]) -> None:
+    begin = time.monotonic()
+    findings = check(with_annotation(segmentation=[polygon] * 50)).findings
+    assert findings.counts["polygon_far_outside"] == 1
+    assert time.monotonic() - begin < 5
 
 
 def test_a_finding_names_everything(check: Check) -> None:

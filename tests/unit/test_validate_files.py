@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskrcnn import storage
 from maskrcnn.coco.validate.dataset import Validation, compare_splits, validate_annotations, validate_files
+from maskrcnn.errors import AccessError, StorageError, StorageTimeout, UnavailableError
 from tests.coco_documents import IMAGES, Document, good_document
 
 
@@ -130,3 +132,38 @@ def test_progress_counts_every_file(tmp_path: Path, images: Path, executor: Exec
     assert validation.findings.counts == {"image_not_found": 100}
     assert done[-1] == 103
     assert done == sorted(done)
+
+
+def test_a_turned_square_cannot_be_told_from_an_upright_one(tmp_path: Path, images: Path, executor: Executor) -> None:
+    document = good_document()
+    document["images"][2] |= {"file_name": "square.jpg", "width": 64, "height": 64}
+    draw(images / "square.jpg", (64, 64), orientation=6)
+    assert [finding.code for finding in look(tmp_path, images, executor, document).findings] == ["exif_turned"]
+
+
+@pytest.mark.parametrize("failure", [UnavailableError, StorageTimeout])
+def test_a_store_that_stays_away_says_nothing_of_the_files(
+    tmp_path: Path, images: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch, failure: type[StorageError]
+) -> None:
+    def fail(uri: str) -> bytes:
+        raise failure(uri, "503 Slow Down")
+
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(good_document()))
+    validation = validate_annotations(str(path))
+    monkeypatch.setattr(storage, "read_bytes", fail)
+    with pytest.raises(failure):
+        validate_files(validation, str(images), executor)
+
+
+def test_files_that_may_not_be_read_are_told_and_not_thrown_away(
+    tmp_path: Path, images: Path, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(uri: str) -> bytes:
+        raise AccessError(uri, "403 Forbidden")
+
+    monkeypatch.setattr(storage, "read_bytes", deny)
+    validation = look(tmp_path, images, executor)
+    assert validation.findings.counts == {"image_unreadable": 3}
+    assert validation.files is not None
+    assert validation.files.unusable == set()

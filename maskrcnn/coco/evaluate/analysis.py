@@ -43,7 +43,8 @@ def analyse(
     """
     best = find_best_thresholds(truths, detections, scores, category_ids)
     threshold = best["overall"]["score_threshold"]
-    is_chosen = detections.scores >= threshold if threshold != -1 else np.ones(len(detections.scores), np.bool_)
+    # Without a best one all count; scores may be anything, -1 too.
+    is_chosen = (detections.scores >= threshold) | (best["overall"]["f1"] <= 0)
     chosen = np.flatnonzero(is_chosen)
     pairs = overlaps.find(
         chosen, detections.images[chosen], np.arange(len(truths.images)), truths.images, floor=_NEAR_IOU

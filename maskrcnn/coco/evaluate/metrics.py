@@ -51,6 +51,8 @@ def evaluate(
         AnnotationError: an annotation or prediction that lacks what the scores need, or has a broken segmentation.
         InputError: no limit, or one below 1.
 
+    The numbers are pycocotools', but where an annotation has the id 0, which it takes for no match.
+
     Source: pycocotools `cocoeval.py`, `COCOeval`; areas of predictions as `coco.py`, `COCO.loadRes`.
     """
     if not isinstance(results, CocoResults):

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from maskrcnn.printable import printable
+
 _MOST_CATEGORIES = 20
 _NAME_CHARS = 32
 
@@ -49,7 +51,7 @@ def _category_lines(iou_type: str, row: dict[str, Any], names: Mapping[str, str]
     best = row["best_f1"]["per_category"]
     by_frequency = sorted(best, key=lambda category_id: -best[category_id]["num_truths"])
     shown = by_frequency[:_MOST_CATEGORIES]
-    labels = {category_id: _printable(names.get(category_id, category_id)) for category_id in shown}
+    labels = {category_id: printable(names.get(category_id, category_id), _NAME_CHARS) for category_id in shown}
     title = f"{iou_type} by category"
     width = max([len(title), *map(len, labels.values())])
     lines = [f"{title:{width}}{'truths':>9}{'AP':>8}{'best F1':>10}{'precision':>11}{'recall':>8}{'at score':>10}"]
@@ -58,7 +60,7 @@ def _category_lines(iou_type: str, row: dict[str, Any], names: Mapping[str, str]
         lines.append(
             f"{labels[category_id]:{width}}{one['num_truths']:>9,}{_number(row['per_category_AP'][category_id]):>8}"
             f"{_number(one['f1']):>10}{_number(one['precision']):>11}{_number(one['recall']):>8}"
-            f"{_threshold(one['score_threshold']):>10}"
+            f"{_threshold(one):>10}"
         )
     if num_more := len(by_frequency) - len(shown):
         lines.append(f"and {num_more:,} less frequent ones in --output")
@@ -69,7 +71,7 @@ def _tell_threshold(iou_type: str, best: dict[str, Any]) -> str:
     if best["f1"] <= 0:
         return f"no score threshold gives an F1 above 0, at IoU 0.5 of {iou_type}"
     sentence = (
-        f"score threshold {_threshold(best['score_threshold'])} gives the best F1, {best['f1']:.3f} (precision "
+        f"score threshold {_threshold(best)} gives the best F1, {best['f1']:.3f} (precision "
         f"{best['precision']:.3f}, recall {best['recall']:.3f}), at IoU 0.5 of {iou_type}"
     )
     if best["score_threshold"] > best["lowest_score"]:
@@ -83,15 +85,9 @@ def _tell_errors(errors: dict[str, Any]) -> str:
     return f"  {total:,} errors there: {shares}" if total else "  no errors there"
 
 
-def _printable(name: str) -> str:
-    """Cut a name from outside to what a terminal may have."""
-    shown = "".join(character if character.isprintable() else "?" for character in name)
-    return shown if len(shown) <= _NAME_CHARS else f"{shown[: _NAME_CHARS - 1]}…"
-
-
-def _threshold(score: float) -> str:
+def _threshold(best: dict[str, Any]) -> str:
     """Round down, so that what is kept at the true threshold is kept at this one too."""
-    return _number(math.floor(score * 1000) / 1000)
+    return f"{math.floor(best['score_threshold'] * 1000) / 1000:.3f}" if best["f1"] > 0 else "-"
 
 
 def _number(value: float) -> str:

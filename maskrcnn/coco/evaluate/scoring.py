@@ -8,13 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from maskrcnn.coco.annotations import MEDIUM_PX, SMALL_PX
 from maskrcnn.coco.evaluate.matching import Matcher
 from maskrcnn.coco.evaluate.overlaps import Overlaps, Pairs
 from maskrcnn.coco.evaluate.sides import Detections, Truths, group_by_image_and_category
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-AREAS: dict[str, tuple[float, float]] = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
+AREAS: dict[str, tuple[float, float]] = {
+    "": (0, 1e10),
+    "s": (0, SMALL_PX),
+    "m": (SMALL_PX, MEDIUM_PX),
+    "l": (MEDIUM_PX, 1e10),
+}
 """px; a truth of another area is ignored, and so is a detection of another area that matches nothing."""
 
 

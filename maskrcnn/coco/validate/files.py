@@ -15,7 +15,7 @@ from maskrcnn import storage
 from maskrcnn.coco.file_names import safe_join
 from maskrcnn.coco.validate.scan import Scanned
 from maskrcnn.config import DECODE_SCALES
-from maskrcnn.errors import AnnotationError, NotFoundError, StorageError
+from maskrcnn.errors import AccessError, AnnotationError, NotFoundError, StorageError, StorageTimeout, UnavailableError
 from maskrcnn.images import BadImage, decode, read_header
 
 CHUNK_FILES = 32
@@ -30,7 +30,7 @@ class FileReport:
     """What was found in one image file."""
 
     problem: str = ""
-    """not_found or unreadable, else nothing."""
+    """not_found, unreadable or, where the store does not let us look, denied; else nothing."""
     reason: str = ""
     width: int = 0
     """px, after the EXIF orientation is applied; 0 with a problem."""
@@ -57,7 +57,7 @@ def look_at_files(uris: Sequence[str]) -> list[FileReport]:
     """Read and decode files; runs wherever the executor has it run.
 
     Raises:
-        StorageError: the store itself fails.
+        StorageTimeout, UnavailableError: the store stays away, which says nothing about the files.
     """
     return [_look_at(uri) for uri in uris]
 
@@ -78,6 +78,9 @@ def check_files(
 
     Returns:
         The content and the sizes of the files.
+
+    Raises:
+        StorageTimeout, UnavailableError: the store stays away.
     """
     names, reports = scanned.images.file_names, FileReports()
     named = [index for index, name in enumerate(names) if name]
@@ -94,7 +97,8 @@ def check_files(
         for index, report in zip(indices, found, strict=True):
             _judge(scanned, index, report)
             if report.problem:
-                reports.unusable.add(index)
+                if report.problem != "denied":
+                    reports.unusable.add(index)
                 continue
             reports.sizes[index] = report.height, report.width
             first = reports.digests.setdefault(report.digest, index)
@@ -140,6 +144,10 @@ def _look_at(uri: str) -> FileReport:
         body = storage.read_bytes(uri)
     except NotFoundError as error:
         return FileReport("not_found", error.reason)
+    except AccessError as error:
+        return FileReport("denied", error.reason)
+    except (StorageTimeout, UnavailableError):
+        raise
     except StorageError as error:
         return FileReport("unreadable", error.reason)
     header = read_header(body)
@@ -175,12 +183,14 @@ def _judge(scanned: Scanned, index: int, report: FileReport) -> None:
     images = scanned.images
     if report.problem:
         value = f"{images.file_names[index]}: {report.reason}"
-        images.report_row(index, f"image_{report.problem}", "file_name", value)
+        code = "image_not_found" if report.problem == "not_found" else "image_unreadable"
+        images.report_row(index, code, "file_name", value)
         return
     written = int(images.column("height")[index]), int(images.column("width")[index])
     upright = report.height, report.width
+    is_square = report.height == report.width
     size = f"{written[1]} x {written[0]}, and the file is {upright[1]} x {upright[0]}"
-    if report.orientation >= _TURNED and written == upright[::-1]:
+    if report.orientation >= _TURNED and written == upright[::-1] and not is_square:
         images.report_row(index, "exif_unrotated", "width, height", f"{size} upright (EXIF {report.orientation})")
     elif 0 not in written and written != upright:
         images.report_row(index, "image_size_differs", "width, height", size)

@@ -82,7 +82,7 @@ WARNINGS: dict[str, str] = {
     "polygon_outside": "a polygon leaves the image",
     "crowd_as_polygon": "crowds are RLE in COCO; a polygon with iscrowd 1 may be a mistake",
     "duplicate_instance": "the same instance stands there twice: image, category and shape",
-    "unused_category": "no annotation has this category",
+    "unused_category": "no instance has this category, but perhaps crowds",
     "few_instances": f"fewer than {FEW_INSTANCES} instances are hardly enough to learn a category",
     "similar_category_names": "names of categories differ only in case or space",
     "exif_unrotated": "the file is turned by its EXIF orientation, and annotated as if it were not",

@@ -10,20 +10,9 @@ from numpy.typing import NDArray
 from maskrcnn.coco.ids import find_ids
 from maskrcnn.coco.packed import NONE, POLYGONS, RLE
 from maskrcnn.coco.rle import MAX_OUTLINE_PX, MAX_REACH
+from maskrcnn.coco.validate.comparisons import corners_of, find_odd_areas, is_bbox_off, leaves_image
 from maskrcnn.coco.validate.lists import AnnotationList, ImageList
 from maskrcnn.coco.validate.scan import Scanned
-
-STRAY_PX = 1.0
-"""How far a shape may leave its image: tools round to a px."""
-
-BBOX_OFF_PX, BBOX_OFF_SHARE = 2.0, 0.02
-"""How far an edge of bbox may be off the mask's, px and as a share of the longer side."""
-
-BOXLIKE_SHARE = 0.95
-"""A mask that fills this much of its box may have the box's area."""
-
-AREA_FACTOR = 2.0
-AREA_OFF_PX = 16.0
 
 
 @dataclass(frozen=True)
@@ -60,18 +49,20 @@ def examine_geometry(scanned: Scanned) -> Geometry:
     is_shown = is_polygon & has_size & ~is_far
     is_unseen = (extents[:, 2:] <= 0).any(axis=1) | (extents[:, :2] >= sizes[:, ::-1]).any(axis=1)
     boxes, mask_areas = annotations.column("bbox"), annotations.column("areas")
+    is_out = is_shown & leaves_image(extents, sizes)
+    shown = np.where(is_out[:, None], extents.clip(0, np.tile(sizes[:, ::-1], 2)), extents)
     equals_box, disagrees = find_odd_areas(annotations.column("area"), mask_areas, boxes)
     return Geometry(
         rle_size_swapped=is_swapped,
         rle_size_differs=differs & ~is_swapped,
         polygon_far_outside=is_far,
         polygon_too_long=is_polygon & (annotations.column("outlines") > MAX_OUTLINE_PX) & ~is_far,
-        polygon_outside=is_shown & leaves_image(extents, sizes) & ~is_unseen,
+        polygon_outside=is_out & ~is_unseen,
         mask_empty=is_shown & is_unseen | (is_rle | is_polygon & ~is_far) & (mask_areas == 0),
         bbox_outside=has_size & leaves_image(corners_of(boxes), sizes),
-        bbox_disagrees=has_mask & is_bbox_off(boxes, extents),
-        area_equals_bbox=has_mask & equals_box,
-        area_disagrees=has_mask & disagrees,
+        bbox_disagrees=has_mask & is_bbox_off(boxes, extents) & is_bbox_off(boxes, shown),
+        area_equals_bbox=has_mask & equals_box & ~is_out,
+        area_disagrees=has_mask & disagrees & ~is_out,  # of which the image shows less
         crowd_as_polygon=is_polygon & annotations.column("iscrowd"),
     )
 
@@ -129,39 +120,6 @@ def image_sizes(annotations: AnnotationList, images: ImageList, sizes: NDArray[n
     is_known &= annotations.column("has_image_id") & images.column("has_id")[places]
     is_known &= (sizes[places] > 0).all(axis=1)
     return np.where(is_known[:, None], sizes[places], 0)
-
-
-def corners_of(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn (N, 4) XYWH into left, top, right, bottom."""
-    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-
-
-def is_bbox_off(boxes: NDArray[np.float64], extents: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say of (N, 4) XYWH whether they are other than their masks' left, top, right, bottom; not where one is NaN."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        gap = np.abs(corners_of(boxes) - extents).max(axis=1, initial=0)
-        longer = (extents[:, 2:] - extents[:, :2]).max(axis=1, initial=0)
-        return np.asarray(gap > np.maximum(BBOX_OFF_PX, BBOX_OFF_SHARE * longer), np.bool_)
-
-
-def find_odd_areas(
-    areas: NDArray[np.float64], mask_areas: NDArray[np.float64], boxes: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Say of (N,) areas, px, whether they are the box's instead of the mask's, and whether they are far off else."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        box_areas = boxes[:, 2] * boxes[:, 3]
-        equals_box = (np.abs(areas - box_areas) <= 1e-3 * box_areas) & (mask_areas < BOXLIKE_SHARE * box_areas)
-        is_far_off = (areas > AREA_FACTOR * mask_areas) | (areas < mask_areas / AREA_FACTOR)
-        is_far_off &= np.abs(areas - mask_areas) > AREA_OFF_PX
-    return equals_box, is_far_off & ~equals_box
-
-
-def leaves_image(corners: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say of boxes (N, 4) left, top, right, bottom whether they leave their images of (N, 2) height, width."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        is_before = (corners[:, :2] < -STRAY_PX).any(axis=1)
-        is_behind = (corners[:, 2:] > sizes[:, ::-1] + STRAY_PX).any(axis=1)
-    return np.asarray(is_before | is_behind, np.bool_)
 
 
 def _numbers(values: NDArray[np.float64] | list[float]) -> str:

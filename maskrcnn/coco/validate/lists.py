@@ -5,8 +5,6 @@ Of each row only a few numbers are kept, whatever it holds.
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -16,13 +14,17 @@ from numpy.typing import NDArray
 from maskrcnn.coco.file_names import check_file_name
 from maskrcnn.coco.records import flatten_lists, int64s
 from maskrcnn.coco.runs import MAX_MASK_PIXELS
+from maskrcnn.coco.validate.comparisons import find_odd_areas
+from maskrcnn.coco.validate.fields import LARGEST, as_whole_number, name_area_problem, name_bbox_problem
 from maskrcnn.coco.validate.findings import Findings, Subject
-from maskrcnn.coco.validate.segmentations import MISSING, is_number, measure
+from maskrcnn.coco.validate.segmentations import MISSING, Measured, draw_areas, measure
 from maskrcnn.errors import AnnotationError
 
 MAX_SIDE_PX = 2**31 - 1
+MOST_DRAWN = 20_000
+"""Polygons of a file that are drawn since their area seems odd; of more it is believed."""
+
 _UNKNOWN = -1
-_LARGEST = 2**63
 
 
 class RowList:
@@ -197,23 +199,41 @@ class AnnotationList(RowList):
 
     name, subject = "annotations", "annotation"
 
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self._num_to_draw = MOST_DRAWN
+
     def _read(self, rows: list[dict[str, Any]]) -> None:
         self._keep_whole_numbers(rows, "image_id")
         self._keep_whole_numbers(rows, "category_id")
-        self._keep("bbox", self._bboxes(rows))
-        self._keep("area", self._areas(rows))
+        bboxes, areas = self._bboxes(rows), self._areas(rows)
+        self._keep("bbox", bboxes)
+        self._keep("area", areas)
         self._keep("iscrowd", self._crowds(rows))
         segmentations = [row.get("segmentation", MISSING) for row in rows]
         measured = measure(segmentations, lambda place, code, value: self._report(place, code, "segmentation", value))
+        self._draw_odd(segmentations, bboxes, areas, measured)
         for name, values in vars(measured).items():
             self._keep(name, values)
+
+    def _draw_odd(
+        self,
+        segmentations: list[Any],
+        bboxes: NDArray[np.float64],
+        areas: NDArray[np.float64],
+        measured: Measured,
+    ) -> None:
+        """Look at the pixels of polygons whose area seems odd: parts may cover each other, or outlines themselves."""
+        for is_odd in find_odd_areas(areas, measured.areas, bboxes):
+            if self._num_to_draw > 0:
+                self._num_to_draw -= draw_areas(segmentations, is_odd, measured)
 
     def _bboxes(self, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
         values = [row.get("bbox") for row in rows]
         flat = flatten_lists(values)
         if flat is not None and (flat[1] == 4).all():
             boxes = flat[0].reshape(-1, 4)
-            if (boxes[:, 2:] > 0).all() and (np.abs(boxes) < _LARGEST).all():
+            if (boxes[:, 2:] > 0).all() and (np.abs(boxes) < LARGEST).all():
                 return boxes
         boxes = np.full((len(rows), 4), np.nan)
         for place, value in enumerate(values):
@@ -228,7 +248,7 @@ class AnnotationList(RowList):
     def _areas(self, rows: list[dict[str, Any]]) -> NDArray[np.float64]:
         values = [row.get("area") for row in rows]
         flat = flatten_lists([values])
-        if flat is not None and (flat[0] < _LARGEST).all() and (flat[0] >= 0).all():
+        if flat is not None and (flat[0] < LARGEST).all() and (flat[0] >= 0).all():
             return flat[0]
         areas = np.full(len(rows), np.nan)
         for place, value in enumerate(values):
@@ -248,34 +268,3 @@ class AnnotationList(RowList):
             elif value not in (0, 1):
                 self._report(place, "iscrowd_value", "iscrowd", value)
         return np.array([value == 1 for value in values], np.bool_)
-
-
-def as_whole_number(value: Any) -> int | None:
-    """Give a whole number that fits int64, also where it is written as a text or a float; None for anything else."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,19}", value.strip(), re.ASCII):
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if type(value) is int and -(2**63) <= value < 2**63 else None
-
-
-def name_bbox_problem(bbox: Any) -> str | None:
-    """Give the code of what is wrong with a bounding box, None where nothing is."""
-    if not isinstance(bbox, list) or not all(map(is_number, bbox)):
-        return "field_type"
-    if len(bbox) != 4:
-        return "bbox_length"
-    if not all(map(_is_finite, bbox)):
-        return "bbox_not_finite"
-    return None if bbox[2] > 0 and bbox[3] > 0 else "bbox_not_positive"
-
-
-def name_area_problem(area: Any) -> str | None:
-    """Give the code of what is wrong with an area, None where nothing is."""
-    if not is_number(area):
-        return "field_type"
-    return None if _is_finite(area) and area >= 0 else "area_not_positive"
-
-
-def _is_finite(value: float) -> bool:
-    return math.isfinite(value) if isinstance(value, float) else abs(value) < _LARGEST

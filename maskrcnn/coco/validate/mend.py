@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
-from maskrcnn.coco.validate.geometry import corners_of, find_odd_areas, is_bbox_off, leaves_image
-from maskrcnn.coco.validate.lists import as_whole_number, name_area_problem, name_bbox_problem
+from maskrcnn.coco.validate.comparisons import corners_of, find_odd_areas, is_bbox_off, leaves_image
+from maskrcnn.coco.validate.fields import as_whole_number, name_area_problem, name_bbox_problem
 from maskrcnn.coco.validate.outlines import measure_outlines
-from maskrcnn.coco.validate.segmentations import NO_AREA_PX
+from maskrcnn.coco.validate.segmentations import NO_AREA_PX, are_pairs
 from maskrcnn.errors import AnnotationError
 
 
@@ -169,25 +169,20 @@ def _as_polygons(segmentation: list[Any]) -> list[Any]:
     """Give a list of polygons, also where there is one that is not in a list, or one as a list of points."""
     if not isinstance(segmentation[0], list):
         return [segmentation]
-    is_points = len(segmentation) > 1 and all(isinstance(part, list) and len(part) == 2 for part in segmentation)
-    return [segmentation] if is_points else segmentation
+    return [segmentation] if len(segmentation) > 1 and are_pairs(segmentation) else segmentation
 
 
 def _as_points(polygon: Any) -> NDArray[np.float64] | None:
     """Give a polygon's (N, 2) points, absolute px; None where it is none, or covers nothing."""
     if not isinstance(polygon, list):
         return None
-    values = [value for part in polygon for value in part] if _is_nested(polygon) else polygon
+    values = [value for part in polygon for value in part] if polygon and are_pairs(polygon) else polygon
     numbers = [_as_number(value) for value in values]
     if len(numbers) < 6 or len(numbers) % 2 or any(number is None for number in numbers):
         return None
     points = np.array(numbers, np.float64).reshape(-1, 2)
-    has_area = measure_outlines(points, np.array([len(points)])).areas[0] > NO_AREA_PX
+    has_area = measure_outlines(points, np.array([len(points)])).spreads[0] > NO_AREA_PX
     return points if np.isfinite(points).all() and has_area else None
-
-
-def _is_nested(polygon: list[Any]) -> bool:
-    return bool(polygon) and all(isinstance(part, list) and len(part) == 2 for part in polygon)
 
 
 def _as_number(value: Any) -> float | None:

@@ -46,8 +46,8 @@ def repair_dataset(validation: Validation, output_uri: str) -> Repairs:
         output_uri: of the copy, ending in .json; the list lies beside it, ending in .repairs.json.
 
     Raises:
-        AccessError, NotFoundError: it cannot be written.
-        OutputError: something is there already.
+        ExistsError: something is there already.
+        StorageError: it cannot be written, or the dataset not read again.
     """
     mender = _Mender(validation)
     with (

@@ -8,6 +8,7 @@ from typing import Any
 from maskrcnn.coco.validate.dataset import Validation
 from maskrcnn.coco.validate.findings import Findings, rule_of, severity_of, to_json
 from maskrcnn.coco.validate.statistics import count_statistics
+from maskrcnn.printable import printable
 
 NUM_EXAMPLES = 2
 MOST_CATEGORIES = 20
@@ -30,11 +31,11 @@ def build_report(validations: dict[str, Validation]) -> dict[str, Any]:
 def format_findings(findings: Findings) -> str:
     """Lay findings out as a table: a line a code with its number and its rule, and the first that are meant."""
     if not findings.counts:
-        return f"{findings.file}: nothing is wrong"
-    lines = [f"{findings.file}: {format_totals(findings)}"]
+        return f"{printable(findings.file)}: nothing is wrong"
+    lines = [f"{printable(findings.file)}: {format_totals(findings)}"]
     for code in findings.codes():
         lines.append(f"  {severity_of(code):8}{findings.counts[code]:>9,}  {code}: {rule_of(code)}")
-        lines += [f"{'':21}{finding}" for finding in findings.of_code(code)[:NUM_EXAMPLES]]
+        lines += [f"{'':21}{printable(str(finding))}" for finding in findings.of_code(code)[:NUM_EXAMPLES]]
     return "\n".join(lines)
 
 
@@ -50,7 +51,7 @@ def format_statistics(name: str, statistics: dict[str, Any]) -> str:
         f"{name}: {_counted(statistics['images'], 'image')} "
         f"({statistics['images_without_instances']:,} without instances), "
         f"{_counted(statistics['instances'], 'instance')}, {_counted(statistics['crowds'], 'crowd')}, "
-        f"{statistics['categories']:,} categories",
+        f"{statistics['categories']:,} {'category' if statistics['categories'] == 1 else 'categories'}",
         f"  sizes: {sizes['small']:,} small, {sizes['medium']:,} medium, {sizes['large']:,} large",
     ]
     if per_image:
@@ -64,7 +65,7 @@ def format_statistics(name: str, statistics: dict[str, Any]) -> str:
 
 def _format_categories(rows: Sequence[dict[str, Any]]) -> list[str]:
     shown = rows[:MOST_CATEGORIES]
-    lines = [f"  {row['instances']:>9,}  {row['name']} ({row['id']})" for row in shown]
+    lines = [f"  {row['instances']:>9,}  {printable(row['name'])} ({row['id']})" for row in shown]
     if len(rows) > len(shown):
         rest = sum(row["instances"] for row in rows[len(shown) :])
         lines.append(f"  {rest:>9,}  in {len(rows) - len(shown):,} more categories")

@@ -16,11 +16,15 @@ from maskrcnn.coco.records import flatten_lists
 from maskrcnn.coco.runs import MAX_MASK_PIXELS, encode_counts, parse_counts, without_empty_runs
 from maskrcnn.coco.survey import measure as measure_plain
 from maskrcnn.coco.survey import survey
+from maskrcnn.coco.validate.fields import is_number
 from maskrcnn.coco.validate.outlines import Outlines, measure_outlines
 from maskrcnn.errors import AnnotationError
 
 SLIVER_PX = 0.5
 """Polygons whose area is less than their outline times this may cover no pixel."""
+
+MOST_DRAWN_PX = 20_000
+"""Polygons that reach or go round further are not drawn."""
 
 MISSING = object()
 """Stands for a field that is not there, which null is not."""
@@ -78,7 +82,7 @@ def measure(segmentations: Sequence[Any], report: Report) -> Measured:
             report(index, *_name_absence(segmentation))
     _measure_rles(rles, measured, report)
     _measure_polygons(polygons, measured, report)
-    _draw_slivers(polygons, measured)
+    draw_areas(segmentations, measured.areas < SLIVER_PX * measured.outlines, measured)
     return measured
 
 
@@ -86,7 +90,7 @@ def name_problem(segmentation: list[Any]) -> tuple[str, Any] | None:
     """Say in which way polygons are not flat lists of numbers; None where they are."""
     if all(is_number(part) for part in segmentation):
         return "polygon_flat_list", f"{len(segmentation)} numbers"
-    if all(_is_pair(part) for part in segmentation) and len(segmentation) > 1:
+    if len(segmentation) > 1 and are_pairs(segmentation):
         return "polygon_points_as_pairs", segmentation[0]
     for index, part in enumerate(segmentation):
         if not isinstance(part, list):
@@ -115,13 +119,9 @@ def _name_absence(segmentation: Any) -> tuple[str, str]:
     return "segmentation_type", type(segmentation).__name__
 
 
-def is_number(value: Any) -> bool:
-    """Say whether a value is a number of JSON, which true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_pair(part: Any) -> bool:
-    return isinstance(part, list) and len(part) == 2 and all(is_number(value) for value in part)
+def are_pairs(parts: list[Any]) -> bool:
+    """Say whether these are points as pairs of numbers."""
+    return all(isinstance(part, list) and len(part) == 2 and all(map(is_number, part)) for part in parts)
 
 
 def _measure_rles(rles: dict[int, dict[str, Any]], measured: Measured, report: Report) -> None:
@@ -243,7 +243,7 @@ def _measure_polygons(polygons: dict[int, list[Any]], measured: Measured, report
     is_kept &= is_finite
 
     shapes = measure_outlines(xy[np.repeat(is_kept, lengths)].reshape(-1, 2), lengths[is_kept] // 2)
-    has_area = shapes.areas > NO_AREA_PX
+    has_area = shapes.spreads > NO_AREA_PX
     is_flat = np.zeros(len(lengths), np.bool_)
     is_flat[np.flatnonzero(is_kept)[~has_area]] = True
     refuse("polygon_zero_area", is_flat, lambda part: f"{lengths[part] // 2} points on a line")
@@ -267,16 +267,21 @@ def _sum_parts(owners: NDArray[np.int64], shapes: Outlines, is_kept: NDArray[np.
         measured.digests[indices] = np.add.reduceat(shapes.digests[is_kept] * (2 * place + 1), firsts)
 
 
-def _draw_slivers(polygons: dict[int, list[Any]], measured: Measured) -> None:
-    """Give polygons that are so thin that they cover no pixel an area of 0."""
-    is_sliver = (measured.kinds == POLYGONS) & (measured.areas < SLIVER_PX * measured.outlines)
-    for index in np.flatnonzero(is_sliver).tolist():
+def draw_areas(segmentations: Sequence[Any], is_chosen: NDArray[np.bool_], measured: Measured) -> int:
+    """Take the areas of some polygons from their pixels, whatever crosses or covers what; give how many were drawn.
+
+    Those that no image can show, or that take long, keep the area that they have.
+    """
+    lasts = measured.extents[:, 2:].max(axis=1, initial=0)
+    is_sane = (np.abs(measured.extents).max(axis=1, initial=0) < MOST_DRAWN_PX) & (measured.outlines < MOST_DRAWN_PX)
+    num_drawn = 0
+    for index in np.flatnonzero(is_chosen & is_sane & (measured.kinds == POLYGONS) & (lasts > 0)).tolist():
         left, top = np.floor(measured.extents[index, :2])
         width, height = (np.ceil(measured.extents[index, 2:]) - [left, top] + 1).tolist()
         try:
-            parts = [(np.reshape(part, (-1, 2)) - [left, top]).ravel().tolist() for part in polygons[index]]
-            mask = rle.from_polygons(parts, int(height), int(width))
-        except (AnnotationError, ValueError):  # a part that is reported, or far from any image
+            parts = [(np.reshape(part, (-1, 2)) - [left, top]).ravel().tolist() for part in segmentations[index]]
+            measured.areas[index] = rle.area(rle.from_polygons(parts, int(height), int(width)))
+        except (AnnotationError, ValueError):  # a part that is reported
             continue
-        if not rle.area(mask):
-            measured.areas[index] = 0
+        num_drawn += 1
+    return num_drawn

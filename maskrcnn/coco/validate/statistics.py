@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from maskrcnn.coco.annotations import MEDIUM_PX, SMALL_PX
 from maskrcnn.coco.ids import find_ids
 from maskrcnn.coco.packed import NONE
 from maskrcnn.coco.validate.relations import count_instances
 from maskrcnn.coco.validate.scan import Scanned
-
-SMALL_PX, MEDIUM_PX = 32**2, 96**2
-"""COCO's borders between small, medium and large, px of area."""
 
 ENOUGH_IMAGES, ENOUGH_INSTANCES, BEST_INSTANCES = 500, 1000, 2000
 
@@ -66,13 +64,12 @@ def advise(num_images: int, num_instances: int) -> list[str]:
     """Say what the numbers mean for training."""
     advice = []
     if num_images < ENOUGH_IMAGES:
-        advice.append(f"{num_images:,} images: at least {ENOUGH_IMAGES} are advised")
+        advice.append(f"images: {num_images:,}, and at least {ENOUGH_IMAGES} are advised")
     if num_instances < ENOUGH_INSTANCES:
-        advice.append(
-            f"{num_instances:,} instances: at least {ENOUGH_INSTANCES:,} are advised, {BEST_INSTANCES:,} for the best"
-        )
+        least = f"at least {ENOUGH_INSTANCES:,} are advised, {BEST_INSTANCES:,} for the best"
+        advice.append(f"instances: {num_instances:,}, and {least}")
     elif num_instances < BEST_INSTANCES:
-        advice.append(f"{num_instances:,} instances are enough; {BEST_INSTANCES:,} are advised for the best results")
+        advice.append(f"instances: {num_instances:,} are enough, {BEST_INSTANCES:,} are advised for the best results")
     return advice
 
 
