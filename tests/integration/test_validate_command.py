@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -125,6 +126,7 @@ def test_what_is_no_dataset_ends_1(tmp_path: Path, run: Run, text: str) -> None:
     code, out, err = run(annotations=path, repair_to=tmp_path / "fixed.json", images=tmp_path)
     assert (code, err) == (1, "")
     assert out.startswith(f"{path}: 1 error, 0 warnings")
+    assert re.match(r" +file: \S", out.splitlines()[2])
     assert "nothing was repaired" in out
     assert not (tmp_path / "fixed.json").exists()
 

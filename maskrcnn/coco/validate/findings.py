@@ -110,8 +110,9 @@ class Finding:
     rule: str
 
     def __str__(self) -> str:
-        where = self.subject if self.index is None else f"{self.subject} {self._name()}"
-        return f"{where} {self.field}: {self.value}" if self.value else f"{where} {self.field}"
+        where = [self.subject] if self.index is None else [self.subject, self._name()]
+        named = " ".join([*where, self.field] if self.field else where)
+        return f"{named}: {self.value}" if self.value else named
 
     def _name(self) -> str:
         return f"[{self.index}]" if self.id is None else str(self.id)
