@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -24,10 +25,21 @@ SCRIPTS = (
 )
 
 
+@pytest.fixture(scope="module")
+def explanations() -> dict[str, subprocess.CompletedProcess[str]]:
+    """Ask all, two at a time: importing torch is most of it."""
+
+    def ask(name: str) -> subprocess.CompletedProcess[str]:
+        script = PROJECT_ROOT / "benchmarks" / f"{name}.py"
+        return subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=120)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(SCRIPTS, pool.map(ask, SCRIPTS), strict=True))
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_benchmark_explains_itself(name: str) -> None:
-    script = PROJECT_ROOT / "benchmarks" / f"{name}.py"
-    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=120)
+def test_a_benchmark_explains_itself(explanations: dict[str, subprocess.CompletedProcess[str]], name: str) -> None:
+    done = explanations[name]
     assert done.returncode == 0, done.stderr
     assert "--small" in done.stdout
     assert "--output" in done.stdout
