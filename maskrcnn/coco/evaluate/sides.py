@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.annotations import CocoDataset
+from maskrcnn.coco.ids import find_ids
 from maskrcnn.coco.packed import POLYGONS
 from maskrcnn.coco.results import CocoResults
 from maskrcnn.coco.survey import measure
@@ -86,8 +87,7 @@ def group_by_image_and_category(images: NDArray[np.int64], categories: NDArray[n
 
 def sizes_of_images(dataset: CocoDataset, image_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Give (N, 2) height and width, px, of images that the dataset has."""
-    order = np.argsort(dataset.image_ids)
-    indices = order[np.searchsorted(dataset.image_ids, image_ids, sorter=order)]
+    indices, _ = find_ids(image_ids, dataset.image_ids)
     return np.stack([dataset.heights[indices], dataset.widths[indices]], axis=1)
 
 

@@ -32,11 +32,9 @@ class Geometry:
     crowd_as_polygon: NDArray[np.bool_]
 
 
-def examine_geometry(scanned: Scanned) -> Geometry:
-    """Compare each annotation's fields with each other, and with its image."""
-    annotations = scanned.annotations
+def examine_geometry(annotations: AnnotationList, sizes: NDArray[np.int64]) -> Geometry:
+    """Compare each annotation's fields with each other, and with the (N, 2) height and width of its image, px."""
     kinds, extents = annotations.column("kinds"), annotations.column("extents")
-    sizes = image_sizes(annotations, scanned.images, written_sizes(scanned.images))
     has_size = (sizes > 0).all(axis=1)
     is_polygon, is_rle = kinds == POLYGONS, kinds == RLE
     written = annotations.column("sizes")
@@ -102,7 +100,7 @@ def check_geometry(scanned: Scanned) -> None:
         "area_disagrees": ("area", describe_areas),
         "crowd_as_polygon": ("iscrowd", lambda _: "1"),
     }
-    for code, is_found in vars(examine_geometry(scanned)).items():
+    for code, is_found in vars(examine_geometry(annotations, sizes)).items():
         field, describe = described[code]
         annotations.report_where(code, is_found, field, describe)
 

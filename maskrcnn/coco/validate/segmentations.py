@@ -16,6 +16,7 @@ from maskrcnn.coco.records import flatten_lists
 from maskrcnn.coco.runs import MAX_MASK_PIXELS, encode_counts, parse_counts, without_empty_runs
 from maskrcnn.coco.survey import measure as measure_plain
 from maskrcnn.coco.survey import survey
+from maskrcnn.coco.validate.comparisons import corners_of
 from maskrcnn.coco.validate.fields import is_number
 from maskrcnn.coco.validate.outlines import Outlines, measure_outlines
 from maskrcnn.errors import AnnotationError
@@ -157,7 +158,7 @@ def _keep_rles(
 ) -> None:
     measured.kinds[indices] = RLE
     measured.areas[indices] = areas
-    measured.extents[indices] = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    measured.extents[indices] = corners_of(boxes)
 
 
 def _is_size(size: Any) -> TypeGuard[list[int]]:
