@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco.edges import from_edges
+from maskrcnn.coco.edges import first_keys, from_edges
 from maskrcnn.coco.packed import PackedBytes
 from maskrcnn.coco.rle import Rle
 from maskrcnn.coco.runs import decode_counts_batch
@@ -46,10 +46,11 @@ def move_rles(rles: Sequence[Rle], origins: Ints, size: tuple[int, int]) -> list
     column = first_column[run] + np.arange(len(run)) - np.repeat(np.cumsum(num_columns) - num_columns, num_columns)
     mask, crop_height = mask[run], crop_height[run]
     x, y = origins[mask].T
-    first_key = mask * (height * width + 1) + (column + x) * height + y - column * crop_height
+    moved_sizes = np.tile(np.array(size, np.int64), (len(rles), 1))
+    first_key = first_keys(moved_sizes)[mask] + (column + x) * height + y - column * crop_height
     starts = np.maximum(starts[run], column * crop_height) + first_key
     ends = np.minimum(ends[run], (column + 1) * crop_height) + first_key
-    return from_edges(np.sort(np.concatenate([starts, ends])), len(rles), size)
+    return from_edges(np.sort(np.concatenate([starts, ends])), moved_sizes)
 
 
 def _foreground(rles: Sequence[Rle], sizes: Ints) -> tuple[Ints, Ints, Ints]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.models.detection.roi_heads import expand_boxes
 
-from maskrcnn.coco.edges import from_edges
+from maskrcnn.coco.edges import first_keys, from_edges
 from maskrcnn.coco.rle import Rle
 
 MASK_PADDING = 1
@@ -30,6 +30,9 @@ FAR_AWAY_PX = 2.0**31
 MAX_CELLS_AT_ONCE = 2**21
 """Pixels that the vectorised path looks at together: about 100 MB of intermediates."""
 
+MAX_CELLS_AT_ONCE_CUDA = 2**23
+"""The same on CUDA, where each piece makes the host wait once, to learn how many edges there are."""
+
 MAX_RESIZED_PIXELS = 2**25
 """A resized mask larger than this, and than twice the image, is looked at in its visible part only: 128 MiB."""
 
@@ -39,10 +42,7 @@ Ints = NDArray[np.int64]
 def encode_instance_masks(
     mask_probs: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5
 ) -> list[Rle]:
-    """Compress instance masks as they would look pasted into their image and thresholded.
-
-    Runs on the device of ``mask_probs``. On CUDA only the edges of runs travel to the host, and a pixel may differ from
-    the CPU's where its value is within 1e-4 of the threshold.
+    """Compress the instance masks of one image as they would look pasted into it and thresholded.
 
     Args:
         mask_probs: (N, M, M) or (N, 1, M, M) float, in [0, 1], each over its box.
@@ -53,25 +53,40 @@ def encode_instance_masks(
     Returns:
         N compressed RLEs of size [H, W]. A box that is wholly outside, or not finite, or reaches beyond
         2**31 px, gives an empty mask.
+    """
+    return encode_masks_of_images(mask_probs, boxes, np.tile(np.array(size, np.int64), (len(boxes), 1)), threshold)
+
+
+def encode_masks_of_images(mask_probs: Tensor, boxes: Tensor, sizes: Ints, threshold: float = 0.5) -> list[Rle]:
+    """Compress the instance masks of many images at once.
+
+    Runs on the device of ``mask_probs``. On CUDA only the edges of runs travel to the host, and a pixel may differ from
+    the CPU's where its value is within 1e-4 of the threshold.
+
+    Args:
+        mask_probs, boxes, threshold: as for `encode_instance_masks`; the boxes may be on the host already.
+        sizes: (N, 2) int64, (H, W) of each mask's image, px.
 
     Source: torchvision `models/detection/roi_heads.py`, `paste_masks_in_image`.
     """
     probs = mask_probs.detach().float().reshape(len(boxes), *mask_probs.shape[-2:])
     padded = F.pad(probs, (MASK_PADDING,) * 4)
-    places = place_masks(boxes, padded.shape[-1], size)
+    places = place_masks(boxes, padded.shape[-1], sizes)
     if padded.is_cuda:
         keys = find_edges_together(padded, places, np.flatnonzero(places.is_visible), threshold)
     else:
         keys = _find_edges_one_by_one(padded, places, threshold)
-    return from_edges(keys, len(boxes), size)
+    return from_edges(keys, sizes)
 
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where N resized masks lie on an image; every array is (N,) int64, px."""
+    """Where N resized masks lie on their images; every array is (N,) int64, px."""
 
-    size: tuple[int, int]
-    """(H, W) of the image."""
+    image_height: Ints
+    image_width: Ints
+    first_key: Ints
+    """From `first_keys`."""
     x: Ints
     y: Ints
     width: Ints
@@ -90,37 +105,41 @@ class Places:
     @property
     def is_oversized(self) -> NDArray[np.bool_]:
         """Masks whose resize would take more memory than a box inside the image ever needs."""
-        return self.width.astype(np.float64) * self.height > max(2 * self.size[0] * self.size[1], MAX_RESIZED_PIXELS)
+        allowed = np.maximum(2 * self.image_height * self.image_width, MAX_RESIZED_PIXELS)
+        is_oversized: NDArray[np.bool_] = self.width.astype(np.float64) * self.height > allowed
+        return is_oversized
 
     def key(self, mask: Ints, column: Ints, row: Ints) -> Ints:
-        """Key the edges at (column, row) of the masks' visible crops; H x W + 1 keys a mask, ends included."""
-        height, width = self.size
-        position = (column + self.left[mask]) * height + row + self.top[mask]
-        keys: Ints = mask * (height * width + 1) + position
+        """Key the edges at (column, row) of the masks' visible crops."""
+        position = (column + self.left[mask]) * self.image_height[mask] + row + self.top[mask]
+        keys: Ints = self.first_key[mask] + position
         return keys
 
 
-def place_masks(boxes: Tensor, padded_side: int, size: tuple[int, int]) -> Places:
+def place_masks(boxes: Tensor, padded_side: int, sizes: Ints) -> Places:
     """Round boxes, grown for the padding, to whole pixels as torchvision does.
 
     Args:
         boxes: (N, 4) float, XYXY, absolute px; they may be anything.
         padded_side: cells on a side of the padded masks.
-        size: (H, W) of the image, px.
+        sizes: (N, 2) int64, (H, W) of each mask's image, px.
     """
     grown = expand_boxes(boxes.detach().float().cpu(), padded_side / (padded_side - 2 * MASK_PADDING))
     is_sane = (grown.abs() <= FAR_AWAY_PX).all(1)  # NaN is not
     x1, y1, x2, y2 = grown.where(is_sane[:, None], 0).to(torch.int64).numpy().T
+    image_height, image_width = sizes.T
     return Places(
-        size=size,
+        image_height=image_height,
+        image_width=image_width,
+        first_key=first_keys(sizes)[:-1],
         x=x1,
         y=y1,
         width=np.maximum(x2 - x1 + 1, 1),
         height=np.maximum(y2 - y1 + 1, 1),
         left=np.maximum(x1, 0),
         top=np.maximum(y1, 0),
-        right=np.where(is_sane.numpy(), np.minimum(x2 + 1, size[1]), 0),
-        bottom=np.minimum(y2 + 1, size[0]),
+        right=np.where(is_sane.numpy(), np.minimum(x2 + 1, image_width), 0),
+        bottom=np.minimum(y2 + 1, image_height),
     )
 
 
@@ -179,20 +198,22 @@ def find_edges_together(padded: Tensor, places: Places, masks: Ints, threshold: 
         places.height[masks],
         num_rows,
         places.key(masks, zeros, zeros),
+        places.image_height[masks],
         num_columns,
         ends - num_columns,
     ]
-    table = torch.from_numpy(np.stack(per_mask)).to(device)  # (9, K)
-    table = table.repeat_interleave(table[7], dim=1, output_size=int(ends[-1]))  # (9, num columns of all masks)
-    step = torch.arange(int(ends[-1]), device=device) - table[8]
+    table = torch.from_numpy(np.stack(per_mask)).to(device)  # (10, K)
+    table = table.repeat_interleave(table[8], dim=1, output_size=int(ends[-1]))  # (10, num columns of all masks)
+    step = torch.arange(int(ends[-1]), device=device) - table[9]
     table[1] += step
-    table[6] += step * places.size[0]
+    table[6] += step * table[7]
 
+    max_cells = MAX_CELLS_AT_ONCE_CUDA if padded.is_cuda else MAX_CELLS_AT_ONCE
     keys = []
     begin = 0
     while begin < ends[-1]:
         tallest = int(num_rows[np.searchsorted(ends, begin, side="right")])
-        end = begin + max(1, MAX_CELLS_AT_ONCE // max(tallest, side))
+        end = begin + max(1, max_cells // max(tallest, side))
         keys.append(_find_edges_in_columns(padded, table[:7, begin:end, None], tallest, threshold))
         begin = end
     return torch.cat(keys).sort().values.cpu().numpy()

@@ -1,21 +1,22 @@
 """Images in, detections out: a network with its preprocessing, thresholds and label table.
 
-The network's own modules do the work, as torchvision wrote them; only resizing, batching and the pasting of masks are
-done here, so that an image's padded shape depends on that image and the bundle alone, and no mask is ever drawn over a
-whole frame. Knows nothing of files, Ray or tables.
+An image's padded shape depends on that image and the bundle alone, and no mask is ever drawn over a whole frame. Knows
+nothing of files, Ray or tables.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import clip_boxes_to_image
@@ -25,9 +26,11 @@ from maskrcnn.config import Device, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import ClusterError, InputError
 from maskrcnn.model.bundle import Category, load_bundle, load_network
 from maskrcnn.model.decode import DecodedImage, to_decoded
+from maskrcnn.model.inference import BatchBoxes, InferenceNetwork
 from maskrcnn.model.inputs import build_input
-from maskrcnn.model.masks import encode_instance_masks
-from maskrcnn.model.precision import InBf16, resolve_device, uses_bf16, variant_of
+from maskrcnn.model.masks import encode_masks_of_images
+from maskrcnn.model.precision import resolve_device, uses_bf16
+from maskrcnn.model.roi_align import FeatureTable
 from maskrcnn.model.shapes import bucket_shape, resized_shape
 
 
@@ -106,6 +109,7 @@ class Predictor:
         thresholds: ThresholdConfig,
         *,
         precision: Precision = "auto",
+        compiles: bool = False,
         categories: tuple[Category, ...] = (),
         bundle_sha256: str = "",
     ) -> None:
@@ -115,24 +119,15 @@ class Predictor:
         self.bundle_sha256 = bundle_sha256
         self.device: torch.device = next(network.parameters()).device
         by_label = sorted((category.label, category.id) for category in categories)
-        table = torch.tensor(by_label, dtype=torch.int64, device=self.device).reshape(-1, 2)
+        table = torch.tensor(by_label, dtype=torch.int64).reshape(-1, 2)
         self._labels, self._category_ids = table.T.contiguous()
         self._mean = torch.tensor(preprocess.mean, device=self.device)[:, None, None]
         self._std = torch.tensor(preprocess.std, device=self.device)[:, None, None]
-
         # A convolution over two images rounds otherwise than over one, and on the CPU it takes twice as long anyway.
         self._max_images_per_forward = 1 if self.device.type == "cpu" else sys.maxsize
-
-        is_bf16 = uses_bf16(precision, self.device)
-        self._backbone = InBf16(network.backbone) if is_bf16 else network.backbone
-        self._rpn = variant_of(network.rpn, ("head",) if is_bf16 else ())
-        heads = ("box_head", "box_predictor", "mask_head", "mask_predictor")
-        self._heads = variant_of(network.roi_heads, heads if is_bf16 else ())
-        self._heads.score_thresh = thresholds.score_threshold
-        self._heads.nms_thresh = thresholds.nms_threshold
-        self._heads.detections_per_img = thresholds.max_detections
-        self._box_heads = variant_of(self._heads)
-        self._box_heads.mask_roi_pool = None
+        dtype = torch.bfloat16 if uses_bf16(precision, self.device) else torch.float32
+        self._network = InferenceNetwork(network, thresholds, dtype, compiles=compiles)
+        self._of_thread = threading.local()
 
     @classmethod
     def from_bundle(
@@ -141,6 +136,7 @@ class Predictor:
         *,
         device: Device = "auto",
         precision: Precision = "auto",
+        compiles: bool = False,
         thresholds: ThresholdConfig | None = None,
     ) -> Predictor:
         """Load a model bundle.
@@ -149,6 +145,7 @@ class Predictor:
             uri: the bundle's folder: a path or any URI.
             device: auto takes CUDA where there is any.
             precision: auto computes in bf16 on CUDA devices that can, else in fp32.
+            compiles: let torch compile what runs over whole images, once for every padded shape: a minute for each.
             thresholds: which detections to keep; None: as the bundle says.
 
         Raises:
@@ -162,6 +159,7 @@ class Predictor:
             bundle.preprocess,
             thresholds or bundle.thresholds,
             precision=precision,
+            compiles=compiles,
             categories=bundle.categories,
             bundle_sha256=bundle.sha256,
         )
@@ -219,12 +217,26 @@ class Predictor:
         for index, image in enumerate(decoded):
             groups.setdefault(bucket_shape(*image.size, self.preprocess), []).append(index)
         found: dict[int, Detections] = {}
-        for shape, indices in groups.items():
-            for begin in range(0, len(indices), self._max_images_per_forward):
-                chosen = indices[begin : begin + self._max_images_per_forward]
-                batch = [decoded[index] for index in chosen]
-                found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
+        with self._stream_of_thread():
+            for shape, indices in groups.items():
+                for begin in range(0, len(indices), self._max_images_per_forward):
+                    chosen = indices[begin : begin + self._max_images_per_forward]
+                    batch = [decoded[index] for index in chosen]
+                    found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
         return [found[index] for index in range(len(decoded))]
+
+    @contextlib.contextmanager
+    def _stream_of_thread(self) -> Iterator[None]:
+        """Let threads that predict at once not wait for each other's work on a GPU: each has a stream of its own."""
+        if self.device.type != "cuda":
+            yield
+            return
+        if not hasattr(self._of_thread, "stream"):
+            self._of_thread.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        stream = self._of_thread.stream
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            yield
 
     def _detect_in_memory(
         self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool
@@ -244,28 +256,37 @@ class Predictor:
     def _detect(self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
         """Run the network on images of one padded shape."""
         resized = [resized_shape(*image.size, self.preprocess) for image in images]
-        batch = build_input([image.pixels for image in images], resized, shape, self._mean, self._std)
-        features = self._backbone(batch)
-        proposals, _ = self._rpn(ImageList(batch, resized), features)
-        heads = self._heads if with_masks else self._box_heads
-        found, _ = heads(features, proposals, resized)
-        sizes = [image.size for image in images]
-        return [self._to_detections(*one) for one in zip(found, resized, sizes, strict=True)]
-
-    def _to_detections(self, found: dict[str, Tensor], resized: tuple[int, int], size: tuple[int, int]) -> Detections:
+        pixels = [image.pixels for image in images]
+        batch = build_input(pixels, resized, shape, self._mean, self._std, self._network.dtype)
+        found, table = self._network.find_boxes(batch, resized)
         if self.categories:  # a label that none has, as COCO's gaps, is no answer
-            kept = torch.isin(found["labels"], self._labels)
-            found = {name: values[kept] for name, values in found.items()}
-        labels = found["labels"]
-        boxes = resize_boxes(found["boxes"], list(resized), list(size))
-        return Detections(
-            size=size,
-            boxes=clip_boxes_to_image(boxes, size).cpu(),
-            scores=found["scores"].cpu(),
-            labels=labels.cpu(),
-            category_ids=self._category_ids_of(labels).cpu(),
-            rles=encode_instance_masks(found["masks"], boxes, size) if "masks" in found else [],
-        )
+            found = found.with_labels(self._labels)
+        sizes = [image.size for image in images]
+        boxes = [
+            resize_boxes(each, list(old), list(new)) for each, old, new in zip(found.boxes, resized, sizes, strict=True)
+        ]
+        rles = self._encode_masks(found, table, boxes, sizes) if with_masks else [[] for _ in images]
+        return [
+            Detections(
+                size=size,
+                boxes=clip_boxes_to_image(boxes[index], size),
+                scores=found.scores[index],
+                labels=found.labels[index],
+                category_ids=self._category_ids_of(found.labels[index]),
+                rles=rles[index],
+            )
+            for index, size in enumerate(sizes)
+        ]
+
+    def _encode_masks(
+        self, found: BatchBoxes, table: FeatureTable, boxes: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> list[list[Rle]]:
+        """Predict the masks of a batch and compress them, each for its image."""
+        nums = [len(each) for each in boxes]
+        image_of_box = torch.arange(len(nums)).repeat_interleave(torch.tensor(nums))
+        probs = self._network.predict_masks(table, torch.cat(found.boxes), image_of_box, torch.cat(found.labels))
+        rles = iter(encode_masks_of_images(probs, torch.cat(boxes), np.array(sizes, np.int64)[image_of_box.numpy()]))
+        return [list(islice(rles, num)) for num in nums]
 
     def _category_ids_of(self, labels: Tensor) -> Tensor:
         return self._category_ids[torch.searchsorted(self._labels, labels)] if self.categories else labels
