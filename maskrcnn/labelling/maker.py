@@ -64,6 +64,8 @@ class PartSummary:
     decode_s: float = 0.0
     predict_s: float = 0.0
     put_s: float = 0.0
+    seconds: float = 0.0
+    """From the part's begin to its put."""
     failure: str = ""
     """Why the part could not be made, as far as the worker lived to say it."""
 
@@ -134,6 +136,7 @@ class PartWriter:
             part: the part.
             label: given the part's rows of its plan, labels their images, adding to the seconds.
         """
+        begin_part = time.perf_counter()
         seconds = StageSeconds()
         keys: pa.Table | None = None
         results: list[ImageResult] = []
@@ -164,7 +167,7 @@ class PartWriter:
         if labelled is None:
             return PartSummary(part.id.plan, part.id.part, was_there=True, num_images=part.num_images)
         assert keys is not None
-        return _summary(part, keys, results, seconds)
+        return _summary(part, keys, results, seconds, time.perf_counter() - begin_part)
 
     def read_keys(self, part: PlannedPart) -> pa.Table:
         """Read a part's rows of its plan."""
@@ -176,7 +179,9 @@ class PartWriter:
         return self._open_plans[number].read_row_group(part.id.part)
 
 
-def _summary(part: PlannedPart, keys: pa.Table, results: list[ImageResult], seconds: StageSeconds) -> PartSummary:
+def _summary(
+    part: PlannedPart, keys: pa.Table, results: list[ImageResult], seconds: StageSeconds, part_s: float
+) -> PartSummary:
     return PartSummary(
         plan=part.id.plan,
         part=part.id.part,
@@ -188,4 +193,5 @@ def _summary(part: PlannedPart, keys: pa.Table, results: list[ImageResult], seco
         decode_s=seconds.decode,
         predict_s=seconds.predict,
         put_s=seconds.put,
+        seconds=part_s,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import platform
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,25 +13,78 @@ from importlib import metadata
 from typing import Any
 
 from maskrcnn.config import LabelConfig
+from maskrcnn.labelling.costs import measure_costs
+from maskrcnn.labelling.forecast import ActorCosts, Forecast
+from maskrcnn.labelling.labeller import READS_IN_FLIGHT
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.output import complete_name
 from maskrcnn.labelling.plan import PartId
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.protocol import Reconciled
 
+logger = logging.getLogger(__name__)
+
 STAGES = ("read", "decode", "predict", "put")
 PACKAGES = ("maskrcnn", "torch", "torchvision", "ray", "pyarrow", "obstore", "numpy", "pillow", "pycocotools")
 
 
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would do."""
+
+    num_listed: int
+    num_planned_before: int
+    num_to_plan: int
+    num_parts_to_plan: int
+    num_bytes: int
+    num_parts_left: int
+    """Of earlier plans."""
+    num_images_left: int
+    """In these."""
+    costs: ActorCosts | None
+    """What an image costs an actor; None where no run has measured it yet."""
+
+    @property
+    def num_images(self) -> int:
+        """Count what would be labelled."""
+        return self.num_to_plan + self.num_images_left
+
+    @property
+    def num_parts(self) -> int:
+        """Count the parts that would be made."""
+        return self.num_parts_to_plan + self.num_parts_left
+
+
 @dataclass
 class Tally:
-    """Adds up the summaries of parts."""
+    """Adds up the summaries of parts, as they come in."""
 
     summaries: list[PartSummary] = field(default_factory=list)
+    begin_s: float = field(default_factory=time.monotonic)
+    """Of the run; it ends at the last part that this run made."""
+    first_part_s: float | None = None
+    """When the earliest part began."""
+    last_part_s: float | None = None
+    """When the latest one ended."""
 
     def add(self, summary: PartSummary) -> None:
         """Take in one part."""
         self.summaries.append(summary)
+        if summary.was_there or summary.failure:
+            return
+        self.last_part_s = time.monotonic()
+        begin_s = self.last_part_s - summary.seconds
+        self.first_part_s = begin_s if self.first_part_s is None else min(self.first_part_s, begin_s)
+
+    @property
+    def startup_s(self) -> float:
+        """Give the seconds before the first part."""
+        return 0.0 if self.first_part_s is None else max(self.first_part_s - self.begin_s, 0.0)
+
+    @property
+    def labelling_s(self) -> float:
+        """Give the seconds from the first part's begin to the last one's end."""
+        return 0.0 if self.first_part_s is None or self.last_part_s is None else self.last_part_s - self.first_part_s
 
     def made(self) -> set[PartId]:
         """Give the parts that are in the table now."""
@@ -75,11 +130,23 @@ def build_record(
     pool: Pool | None,
     tally: Tally,
     reconciled: Reconciled,
+    device: str,
+    forecast: Forecast | None,
 ) -> dict[str, Any]:
     """Build the JSON of a run's record; images/s of a stage is an actor's, as if it did nothing else."""
     num_images = sum(one.num_images for one in tally.own)
     stage_s = {stage: sum(getattr(one, f"{stage}_s") for one in tally.own) for stage in STAGES}
     price = config.price_per_hour
+    costs = pool and measure_costs(
+        tally.own,
+        source=f"run {run_id}",
+        device=device,
+        num_actors=pool.max_actors,
+        num_threads=pool.num_cpus,
+        num_readers=READS_IN_FLIGHT,
+        startup_s=tally.startup_s,
+        labelling_s=tally.labelling_s,
+    )
     return {
         "run_id": run_id,
         "started_at": started_at.isoformat(),
@@ -99,6 +166,8 @@ def build_record(
         "stage_images_per_s": {
             stage: round(num_images / value, 3) if value else None for stage, value in stage_s.items()
         },
+        "costs": None if costs is None else asdict(costs),
+        "forecast": None if forecast is None else _compare(forecast, num_images, tally.labelling_s, seconds),
         "parts": {
             "made": len(tally.own),
             "found": len(tally.summaries) - len(tally.own) - len(tally.failures),
@@ -117,6 +186,31 @@ def build_record(
         "settings": dict(settings),
         "config": asdict(config),
         "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def warn_if_late(forecast: Forecast, started_at: datetime, finish_by: datetime | None) -> None:
+    """Say in the log that a run that has begun will not be done in time."""
+    end = forecast.end(started_at)
+    if finish_by is not None and end > finish_by:
+        actors = f"{forecast.num_actors} actor{'s' if forecast.num_actors > 1 else ''}"
+        late = f"{actors} will be done by about {end.astimezone():%a %H:%M}; --dry-run says how many would be in time"
+        logger.warning("--finish-by %s: %s", f"{finish_by.astimezone():%a %H:%M}", late)
+
+
+def _compare(forecast: Forecast, num_images: int, labelling_s: float, seconds: float) -> dict[str, Any]:
+    """Set what was predicted beside what came; a ratio above 1 is better than predicted."""
+    actual_images_per_s = num_images / labelling_s if labelling_s else None
+    return {
+        "source": forecast.costs.source,
+        "device": forecast.costs.device,
+        "actors": forecast.num_actors,
+        "limiting_stage": forecast.costs.limiting_stage,
+        "predicted_images_per_s": round(forecast.images_per_s, 3),
+        "actual_images_per_s": actual_images_per_s and round(actual_images_per_s, 3),
+        "ratio": actual_images_per_s and round(actual_images_per_s / forecast.images_per_s, 3),
+        "predicted_seconds": round(forecast.seconds, 3),
+        "actual_seconds": round(seconds, 3),
     }
 
 
