@@ -85,7 +85,7 @@ class LabellingJob:
         self._touched_dates = set(self._dates)
         self._complete_before = self._output.list_complete()
         self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
-        self._tally = Tally(begin_s=self._begin)
+        self._tally = Tally()
         self._pool: Pool | None = None
         self._forecast: Forecast | None = None
 

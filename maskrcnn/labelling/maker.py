@@ -64,8 +64,10 @@ class PartSummary:
     decode_s: float = 0.0
     predict_s: float = 0.0
     put_s: float = 0.0
+    began_at: float = 0.0
+    """Unix time, by the worker's clock."""
     seconds: float = 0.0
-    """From the part's begin to its put."""
+    """From then to its put."""
     failure: str = ""
     """Why the part could not be made, as far as the worker lived to say it."""
 
@@ -136,7 +138,7 @@ class PartWriter:
             part: the part.
             label: given the part's rows of its plan, labels their images, adding to the seconds.
         """
-        begin_part = time.perf_counter()
+        began_at = time.time()
         seconds = StageSeconds()
         keys: pa.Table | None = None
         results: list[ImageResult] = []
@@ -167,7 +169,7 @@ class PartWriter:
         if labelled is None:
             return PartSummary(part.id.plan, part.id.part, was_there=True, num_images=part.num_images)
         assert keys is not None
-        return _summary(part, keys, results, seconds, time.perf_counter() - begin_part)
+        return _summary(part, keys, results, seconds, began_at)
 
     def read_keys(self, part: PlannedPart) -> pa.Table:
         """Read a part's rows of its plan."""
@@ -180,7 +182,7 @@ class PartWriter:
 
 
 def _summary(
-    part: PlannedPart, keys: pa.Table, results: list[ImageResult], seconds: StageSeconds, part_s: float
+    part: PlannedPart, keys: pa.Table, results: list[ImageResult], seconds: StageSeconds, began_at: float
 ) -> PartSummary:
     return PartSummary(
         plan=part.id.plan,
@@ -193,5 +195,6 @@ def _summary(
         decode_s=seconds.decode,
         predict_s=seconds.predict,
         put_s=seconds.put,
-        seconds=part_s,
+        began_at=began_at,
+        seconds=time.time() - began_at,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import platform
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,34 +56,13 @@ class DryRun:
 
 @dataclass
 class Tally:
-    """Adds up the summaries of parts, as they come in."""
+    """Adds up the summaries of parts."""
 
     summaries: list[PartSummary] = field(default_factory=list)
-    begin_s: float = field(default_factory=time.monotonic)
-    """Of the run; it ends at the last part that this run made."""
-    first_part_s: float | None = None
-    """When the earliest part began."""
-    last_part_s: float | None = None
-    """When the latest one ended."""
 
     def add(self, summary: PartSummary) -> None:
         """Take in one part."""
         self.summaries.append(summary)
-        if summary.was_there or summary.failure:
-            return
-        self.last_part_s = time.monotonic()
-        begin_s = self.last_part_s - summary.seconds
-        self.first_part_s = begin_s if self.first_part_s is None else min(self.first_part_s, begin_s)
-
-    @property
-    def startup_s(self) -> float:
-        """Give the seconds before the first part."""
-        return 0.0 if self.first_part_s is None else max(self.first_part_s - self.begin_s, 0.0)
-
-    @property
-    def labelling_s(self) -> float:
-        """Give the seconds from the first part's begin to the last one's end."""
-        return 0.0 if self.first_part_s is None or self.last_part_s is None else self.last_part_s - self.first_part_s
 
     def made(self) -> set[PartId]:
         """Give the parts that are in the table now."""
@@ -94,6 +72,17 @@ class Tally:
     def own(self) -> list[PartSummary]:
         """Give the parts that this run made itself."""
         return [one for one in self.summaries if not one.was_there and not one.failure]
+
+    @property
+    def first_began_at(self) -> float | None:
+        """Give when the first part was begun, Unix time; None where this run made none."""
+        return min((one.began_at for one in self.own), default=None)
+
+    @property
+    def labelling_s(self) -> float:
+        """Give the seconds from the first part's begin to the last one's end."""
+        ends = [one.began_at + one.seconds for one in self.own]
+        return 0.0 if self.first_began_at is None else max(ends) - self.first_began_at
 
     @property
     def failures(self) -> list[str]:
@@ -144,7 +133,7 @@ def build_record(
         num_actors=pool.max_actors,
         num_threads=pool.num_cpus,
         num_readers=READS_IN_FLIGHT,
-        startup_s=tally.startup_s,
+        startup_s=max((tally.first_began_at or 0.0) - started_at.timestamp(), 0.0),
         labelling_s=tally.labelling_s,
     )
     return {

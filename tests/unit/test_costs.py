@@ -23,7 +23,9 @@ from tests.unit.test_forecast import COSTS
 
 CONFIG = LabelConfig("bundle", "images", "output")
 SETTINGS = {"bundle_sha256": "abc", "score_threshold": 0.5, "slice": None, "date_from": None}
-PART = PartSummary(1, 0, num_images=100, num_bytes=200, read_s=32.0, decode_s=4.0, predict_s=9.0, put_s=0.5, seconds=10)
+PART = PartSummary(
+    1, 0, num_images=100, num_bytes=200, read_s=32.0, decode_s=4.0, predict_s=9.0, began_at=1005.0, seconds=10.0
+)
 
 
 def measure(summaries: list[PartSummary], **more: Any) -> ActorCosts | None:
@@ -106,7 +108,7 @@ def test_a_record_without_costs_cannot_be_forecast_from(tmp_path: Path) -> None:
 def build(tally: Tally, **more: Any) -> dict[str, Any]:
     return build_record(
         run_id="now",
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
+        started_at=datetime.fromtimestamp(1000, UTC),
         seconds=40.0,
         config=CONFIG,
         settings=SETTINGS,
@@ -120,27 +122,24 @@ def build(tally: Tally, **more: Any) -> dict[str, Any]:
 
 def test_a_record_gives_its_costs_back() -> None:
     found = PartSummary(1, 1, was_there=True, num_images=7)
-    record = build(Tally(summaries=[PART, found], begin_s=0.0, first_part_s=5.0, last_part_s=15.0))
+    record = build(Tally([PART, found]))
     costs = parse_costs(json.loads(json.dumps(record))["costs"])
     assert costs == measure([PART], source="run now", labelling_s=10.0)
     assert record["forecast"] is None
 
 
-def test_labelling_lasts_from_the_first_parts_begin_to_the_last_ones_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = iter([110.0, 112.0, 130.0])
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
-    tally = Tally(begin_s=90.0)
-    assert (tally.startup_s, tally.labelling_s) == (0.0, 0.0)
+def test_labelling_lasts_from_the_first_parts_begin_to_the_last_ones_end() -> None:
+    tally = Tally()
+    assert (tally.first_began_at, tally.labelling_s) == (None, 0.0)
     tally.add(PartSummary(1, 0, was_there=True))
     tally.add(PartSummary(1, 1, failure="denied"))
-    tally.add(replace(PART, seconds=8.0))  # from 102 to 110
-    tally.add(replace(PART, seconds=12.0))  # from 100 to 112
-    tally.add(replace(PART, seconds=15.0))  # from 115 to 130
-    assert (tally.startup_s, tally.labelling_s) == (10.0, 30.0)
+    for began_at, seconds in ((102.0, 8.0), (100.0, 33.0), (115.0, 15.0)):
+        tally.add(replace(PART, began_at=began_at, seconds=seconds))
+    assert (tally.first_began_at, tally.labelling_s) == (100.0, 33.0)
 
 
 def test_a_record_sets_what_was_predicted_beside_what_came() -> None:
-    tally = Tally(summaries=[PART], begin_s=0.0, first_part_s=5.0, last_part_s=15.0)
+    tally = Tally([PART])
     forecast = forecast_run(replace(COSTS, predict_s=0.079), num_actors=1, num_images=100, num_parts=1)
     told = build(tally, forecast=forecast)["forecast"]
     assert told == {
