@@ -19,6 +19,7 @@ SCRIPTS = (
     "memory",
     "plan",
     "predict",
+    "scale",
     "slicing",
     "storage",
     "train",
