@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from maskrcnn import storage
 from maskrcnn.config import LabelConfig
-from maskrcnn.errors import InputError
+from maskrcnn.errors import InputError, StorageError
 from maskrcnn.labelling.forecast import ActorCosts
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.pool import CPU
+
+logger = logging.getLogger(__name__)
 
 MIN_MEASURED_IMAGES = 100
 """A run of fewer tells more of its first batches than of its pace."""
@@ -104,14 +107,17 @@ def find_costs(
         has_gpu: whether GPUs will predict.
     """
     wanted = _pace_of({"settings": settings, "config": asdict(config)})
-    uris = sorted(storage.list_uris(storage.join(output_uri, "runs")), reverse=True)
-    for uri in uris[:MAX_RECORDS_READ]:
-        record = _read_record(uri)
-        costs = parse_costs(record.get("costs"))
-        if costs is None or costs.num_images < MIN_MEASURED_IMAGES:
-            continue
-        if (costs.device != CPU) == has_gpu and _pace_of(record) == wanted:
-            return costs
+    try:
+        uris = sorted(storage.list_uris(storage.join(output_uri, "runs")), reverse=True)
+        for uri in uris[:MAX_RECORDS_READ]:
+            record = _read_record(uri)
+            costs = parse_costs(record.get("costs"))
+            if costs is None or costs.num_images < MIN_MEASURED_IMAGES:
+                continue
+            if (costs.device == CPU) != has_gpu and _pace_of(record) == wanted:
+                return costs
+    except StorageError as error:  # no reason not to label
+        logger.warning("no forecast: %s", error)
     return None
 
 

@@ -87,6 +87,7 @@ class LabellingJob:
         self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
         self._tally = Tally()
         self._pool: Pool | None = None
+        self._given_costs = load_costs(config.forecast_from_uri) if config.forecast_from_uri else None
         self._forecast: Forecast | None = None
 
     def dry_run(self) -> DryRun:
@@ -191,16 +192,15 @@ class LabellingJob:
         return self._tally.made()
 
     def _find_costs(self) -> ActorCosts | None:
-        if self._config.forecast_from_uri is not None:
-            return load_costs(self._config.forecast_from_uri)
+        if self._given_costs is not None:
+            return self._given_costs
         return find_costs(self._output.uri, self._settings, self._config, has_gpu=self._wants_gpu())
 
     def _foresee(self, parts: list[PlannedPart], pool: Pool) -> Forecast | None:
-        costs = self._find_costs()
-        if costs is None or not parts:
-            return None
-        num_images = sum(part.num_images for part in parts)
-        forecast = forecast_run(costs, num_actors=pool.max_actors, num_images=num_images, num_parts=len(parts))
+        costs, forecast = self._find_costs(), None
+        if costs is not None:
+            num_images = sum(part.num_images for part in parts)
+            forecast = forecast_run(costs, num_actors=pool.max_actors, num_images=num_images, num_parts=len(parts))
         warn_if_late(forecast, self._started_at, self._config.finish_by)
         return forecast
 

@@ -178,13 +178,17 @@ def build_record(
     }
 
 
-def warn_if_late(forecast: Forecast, started_at: datetime, finish_by: datetime | None) -> None:
-    """Say in the log that a run that has begun will not be done in time."""
-    end = forecast.end(started_at)
-    if finish_by is not None and end > finish_by:
+def warn_if_late(forecast: Forecast | None, started_at: datetime, finish_by: datetime | None) -> None:
+    """Say in the log that a run that has begun will not be done in time, or that nobody knows."""
+    if finish_by is None:
+        return
+    wish = f"--finish-by {finish_by.astimezone():%a %H:%M}"
+    if forecast is None:
+        logger.warning("%s: no run like this one was measured yet, so there is no forecast", wish)
+    elif forecast.end(started_at) > finish_by:
         actors = f"{forecast.num_actors} actor{'s' if forecast.num_actors > 1 else ''}"
-        late = f"{actors} will be done by about {end.astimezone():%a %H:%M}; --dry-run says how many would be in time"
-        logger.warning("--finish-by %s: %s", f"{finish_by.astimezone():%a %H:%M}", late)
+        end = f"{forecast.end(started_at).astimezone():%a %H:%M}"
+        logger.warning("%s: %s will be done by about %s; --dry-run says how many it takes", wish, actors, end)
 
 
 def _compare(forecast: Forecast, num_images: int, labelling_s: float, seconds: float) -> dict[str, Any]:

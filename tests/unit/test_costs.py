@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from maskrcnn.config import LabelConfig
-from maskrcnn.errors import InputError
+from maskrcnn.errors import InputError, UnavailableError
 from maskrcnn.labelling.costs import MIN_MEASURED_IMAGES, find_costs, load_costs, measure_costs, parse_costs
 from maskrcnn.labelling.forecast import ActorCosts, forecast_run
 from maskrcnn.labelling.maker import PartSummary
@@ -95,6 +95,19 @@ def test_runs_that_say_nothing_of_this_one_are_passed_over(tmp_path: Path) -> No
     assert find(tmp_path, has_gpu=False) == replace(COSTS, device="CPU")
 
 
+def test_records_that_cannot_be_read_stop_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reset(uri: str) -> bytes:
+        raise UnavailableError(uri, "connection reset")
+
+    write_record(tmp_path, "1")
+    monkeypatch.setattr("maskrcnn.storage.read_bytes", reset)
+    assert find(tmp_path) is None
+    assert "no forecast: " in caplog.text
+    assert "connection reset" in caplog.text
+
+
 def test_a_record_without_costs_cannot_be_forecast_from(tmp_path: Path) -> None:
     write_record(tmp_path, "1", costs=None)
     with pytest.raises(
@@ -163,8 +176,10 @@ def test_a_run_that_will_be_late_says_so(caplog: pytest.LogCaptureFixture) -> No
         warn_if_late(forecast, begin, datetime(2026, 1, 1, 6, 2, tzinfo=UTC))
         assert not caplog.messages
         warn_if_late(forecast, begin, datetime(2026, 1, 1, 6, 0, tzinfo=UTC))
-    assert len(caplog.messages) == 1
-    assert "2 actors will be done by about Thu" in caplog.messages[0]
+        warn_if_late(None, begin, datetime(2026, 1, 1, 6, 0, tzinfo=UTC))
+    late, unknown = caplog.messages
+    assert "2 actors will be done by about Thu" in late
+    assert "no run like this one was measured yet" in unknown
 
 
 def test_actors_are_named_by_the_clusters_kinds_of_gpu() -> None:
