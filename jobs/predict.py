@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from jobs.command import DONE, NOT_AS_IT_SHOULD_BE, run_command
+from jobs.deadline import describe_forecast, parse_finish_by
 from jobs.slicing import SliceArguments
 from maskrcnn.config import LabelConfig, warn_if_unusual
 from maskrcnn.errors import InputError
-from maskrcnn.labelling.job import DryRun, LabellingJob, RunReport
+from maskrcnn.labelling.job import LabellingJob, RunReport
+from maskrcnn.labelling.record import DryRun
 from maskrcnn.progress import clock
 
 
@@ -60,8 +63,16 @@ class PredictArguments:
     """Larger images are refused from their header."""
     price_per_hour: float | None = None
     """Of the whole cluster, for the cost in the run record."""
+    price_per_actor_hour: float | None = None
+    """Of one worker with its machine, for the dollars that --dry-run forecasts."""
+    finish_by: str | None = None
+    """HH:MM, the next such time here, or an ISO date and time: with --dry-run, say how many workers are done by then;
+    else warn at once when these will not be."""
+    forecast_from: str | None = None
+    """Forecast from this run's record, OUTPUT/runs/….json of a sample on such workers; default: this output's newest
+    run with the same options."""
     dry_run: bool = False
-    """Say what would be done, and do nothing."""
+    """Say what would be done and how long it would take, and do nothing."""
     slicing: SliceArguments = field(default_factory=SliceArguments)
 
     def to_config(self) -> LabelConfig:
@@ -87,6 +98,8 @@ class PredictArguments:
             masks=self.masks,
             max_pixels=self.max_pixels,
             price_per_hour=self.price_per_hour,
+            finish_by=parse_finish_by(self.finish_by, datetime.now()),
+            forecast_from_uri=self.forecast_from,
         )
 
 
@@ -107,10 +120,21 @@ def parse_num_actors(text: str | None) -> tuple[int, int] | None:
 
 def predict(arguments: PredictArguments) -> int:
     """Run the job and tell how it went."""
-    job = LabellingJob(arguments.to_config())
+    config = arguments.to_config()
+    job = LabellingJob(config)
     if arguments.dry_run:
-        print(describe_dry_run(job.dry_run()))
-        return DONE
+        dry_run = job.dry_run()
+        print(describe_dry_run(dry_run))
+        print(
+            describe_forecast(
+                dry_run,
+                now=datetime.now().astimezone(),
+                finish_by=config.finish_by,
+                price_per_actor_hour=arguments.price_per_actor_hour,
+            )
+        )
+        is_answered = config.finish_by is None or dry_run.costs is not None or dry_run.num_images == 0
+        return DONE if is_answered else NOT_AS_IT_SHOULD_BE
     report = job.run()
     print(describe_run(report))
     return DONE if report.is_reconciled else NOT_AS_IT_SHOULD_BE

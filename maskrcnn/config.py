@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from maskrcnn.errors import InputError
@@ -221,6 +222,10 @@ class LabelConfig:
     """Larger images are refused from their header."""
     price_per_hour: float | None = None
     """Of the whole cluster, for the cost in the run record."""
+    finish_by: datetime | None = None
+    """When all should be labelled, with its time zone."""
+    forecast_from_uri: str | None = None
+    """The record of the run from which to forecast; None: OUTPUT's newest like this one."""
 
     def __post_init__(self) -> None:
         for name in ("bundle_uri", "images_uri", "output_uri"):

@@ -18,30 +18,19 @@ from maskrcnn import cluster, storage
 from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, LabelConfig, SliceConfig, ThresholdConfig
 from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, NotFoundError, OutputError, UnavailableError
 from maskrcnn.labelling import pipeline, protocol
+from maskrcnn.labelling.costs import find_costs, load_costs
+from maskrcnn.labelling.forecast import ActorCosts, Forecast, forecast_run
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
 from maskrcnn.labelling.output import Output, PlanHeader, complete_name, num_rows_by_date
 from maskrcnn.labelling.plan import PartId, PlannedPart, plan_rows
-from maskrcnn.labelling.pool import Pool, size_pool
-from maskrcnn.labelling.record import Tally, build_record
+from maskrcnn.labelling.pool import Pool, name_device, size_pool
+from maskrcnn.labelling.record import DryRun, Tally, build_record, warn_if_late
 from maskrcnn.model.bundle import Bundle, load_bundle
 from maskrcnn.progress import Progress
 
 ROWS_PER_PART_GPU = 2048
 ROWS_PER_PART_CPU = 256
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a run would do."""
-
-    num_listed: int
-    num_planned_before: int
-    num_to_plan: int
-    num_parts_to_plan: int
-    num_bytes: int
-    num_parts_left: int
-    """Of earlier plans."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +87,8 @@ class LabellingJob:
         self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
         self._tally = Tally()
         self._pool: Pool | None = None
+        self._given_costs = load_costs(config.forecast_from_uri) if config.forecast_from_uri else None
+        self._forecast: Forecast | None = None
 
     def dry_run(self) -> DryRun:
         """Say what would be done; reads the plans, writes nothing."""
@@ -105,7 +96,8 @@ class LabellingJob:
         planned = self._output.read_planned(numbers, self._dates)
         failed = self._output.read_failed(self._retry_kinds, self._dates)
         rows = plan_rows(self.manifest, planned, failed, self._retry_kinds, self._rows_per_part())
-        left = {part.id for part in self._output.read_parts(numbers)} - self._output.list_parts()
+        made = self._output.list_parts()
+        left = [part for part in self._output.read_parts(numbers) if part.id not in made]
         return DryRun(
             num_listed=len(self.manifest),
             num_planned_before=len(planned),
@@ -113,6 +105,8 @@ class LabellingJob:
             num_parts_to_plan=0 if len(rows) == 0 else rows["part"][-1].as_py() + 1,
             num_bytes=sum(chunk.to_numpy().sum() for chunk in rows["size"].chunks),
             num_parts_left=len(left),
+            num_images_left=sum(part.num_images for part in left),
+            costs=self._find_costs(),
         )
 
     def run(self) -> RunReport:
@@ -188,6 +182,7 @@ class LabellingJob:
         # Another driver on the same output starts elsewhere, so that the two share the work.
         random.Random(self.run_id).shuffle(parts)
         pool = self._connect(len(parts))
+        self._forecast = self._foresee(parts, pool)
         progress = Progress(sum(part.num_images for part in parts), "labelling")
         try:
             for summary in pipeline.run_on_pool(parts, pool, self._maker_settings(pool), progress):
@@ -195,6 +190,19 @@ class LabellingJob:
         finally:
             progress.finish(self._tally.num_images_seen, self._tally.num_failed)
         return self._tally.made()
+
+    def _find_costs(self) -> ActorCosts | None:
+        if self._given_costs is not None:
+            return self._given_costs
+        return find_costs(self._output.uri, self._settings, self._config, has_gpu=self._wants_gpu())
+
+    def _foresee(self, parts: list[PlannedPart], pool: Pool) -> Forecast | None:
+        costs, forecast = self._find_costs(), None
+        if costs is not None:
+            num_images = sum(part.num_images for part in parts)
+            forecast = forecast_run(costs, num_actors=pool.max_actors, num_images=num_images, num_parts=len(parts))
+        warn_if_late(forecast, self._started_at, self._config.finish_by)
+        return forecast
 
     def _maker_settings(self, pool: Pool) -> MakerSettings:
         return MakerSettings(
@@ -225,6 +233,8 @@ class LabellingJob:
             pool=self._pool,
             tally=self._tally,
             reconciled=reconciled,
+            device=name_device(cluster.nodes(), has_gpu=bool(self._pool.num_gpus)) if self._pool else "",
+            forecast=self._forecast,
         )
         if self._tally.failures and reconciled.parts_left and not self._tally.made():
             raise UnavailableError(self._output.uri, f"no part could be made: {self._tally.failures[0]}")

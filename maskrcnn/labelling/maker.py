@@ -64,6 +64,10 @@ class PartSummary:
     decode_s: float = 0.0
     predict_s: float = 0.0
     put_s: float = 0.0
+    began_at: float = 0.0
+    """Unix time, by the worker's clock."""
+    seconds: float = 0.0
+    """From then to its put."""
     failure: str = ""
     """Why the part could not be made, as far as the worker lived to say it."""
 
@@ -134,6 +138,7 @@ class PartWriter:
             part: the part.
             label: given the part's rows of its plan, labels their images, adding to the seconds.
         """
+        began_at = time.time()
         seconds = StageSeconds()
         keys: pa.Table | None = None
         results: list[ImageResult] = []
@@ -164,7 +169,7 @@ class PartWriter:
         if labelled is None:
             return PartSummary(part.id.plan, part.id.part, was_there=True, num_images=part.num_images)
         assert keys is not None
-        return _summary(part, keys, results, seconds)
+        return _summary(part, keys, results, seconds, began_at)
 
     def read_keys(self, part: PlannedPart) -> pa.Table:
         """Read a part's rows of its plan."""
@@ -176,7 +181,9 @@ class PartWriter:
         return self._open_plans[number].read_row_group(part.id.part)
 
 
-def _summary(part: PlannedPart, keys: pa.Table, results: list[ImageResult], seconds: StageSeconds) -> PartSummary:
+def _summary(
+    part: PlannedPart, keys: pa.Table, results: list[ImageResult], seconds: StageSeconds, began_at: float
+) -> PartSummary:
     return PartSummary(
         plan=part.id.plan,
         part=part.id.part,
@@ -188,4 +195,6 @@ def _summary(part: PlannedPart, keys: pa.Table, results: list[ImageResult], seco
         decode_s=seconds.decode,
         predict_s=seconds.predict,
         put_s=seconds.put,
+        began_at=began_at,
+        seconds=time.time() - began_at,
     )

@@ -10,6 +10,9 @@ from maskrcnn.errors import ClusterError
 CPUS_PER_ACTOR = 4
 """At most: more threads than this make one network little faster, more networks do."""
 
+CPU = "CPU"
+_ACCELERATOR = "accelerator_type:"
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -69,3 +72,11 @@ def size_pool(
 
 def _fitting(nodes: Sequence[Mapping[str, float]], unit: str, per_actor: int) -> int:
     return sum(int(node.get(unit, 0)) // per_actor for node in nodes)
+
+
+def name_device(nodes: Sequence[Mapping[str, float]], *, has_gpu: bool) -> str:
+    """Name what actors run on: CPU, or the cluster's kinds of GPU, such as H200."""
+    if not has_gpu:
+        return CPU
+    kinds = {name.removeprefix(_ACCELERATOR) for node in nodes for name in node if name.startswith(_ACCELERATOR)}
+    return " or ".join(sorted(kinds)) or "GPU"

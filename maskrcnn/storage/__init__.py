@@ -8,13 +8,14 @@ integrity and the names of failures; knows nothing of images, plans or tables.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from maskrcnn.errors import InputError
 from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
+from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
 
 if TYPE_CHECKING:
     import pyarrow
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ObjectMeta",
     "PutAnswer",
+    "ReadAnswer",
+    "Version",
     "delete",
     "exists",
     "is_local",
@@ -35,6 +38,7 @@ __all__ = [
     "put_if_absent",
     "read_bytes",
     "read_object",
+    "read_objects",
     "stat",
 ]
 
@@ -118,6 +122,25 @@ def read_object(uri: str, etag: str, size: int) -> bytes:
         AccessError, StorageTimeout, UnavailableError: as the store answers.
     """
     return _store(uri).read_version(uri, etag, size)
+
+
+def read_objects(
+    versions: Iterable[Version], *, max_in_flight: int = READS_IN_FLIGHT, max_bytes: int = MAX_READ_BYTES
+) -> Iterator[ReadAnswer]:
+    """Read many listed objects at once, each as ``read_object`` does, and give the answers as they come.
+
+    Reads run ahead of whoever takes the answers, within the two limits; a body counts from the moment its read begins
+    until its answer is taken. Closing the iterator waits for the reads that have begun.
+
+    Args:
+        versions: what to read, in the order in which reads begin.
+        max_in_flight: reads at once, and answers that wait to be taken; fewer where the process may open few files.
+        max_bytes: of all these bodies together; a larger object is read alone.
+
+    Yields:
+        One answer an object; a failure is an answer, with the error that ``read_object`` would raise.
+    """
+    return read_in_threads(read_object, versions, max_in_flight, max_bytes)
 
 
 def open_input(uri: str) -> BinaryIO:

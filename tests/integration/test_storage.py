@@ -8,6 +8,7 @@ import pickle
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,34 @@ def test_a_version_that_changed_is_not_read(root: str) -> None:
     storage.put(uri, b"newer")
     with pytest.raises(NotFoundError, match="changed since it was listed"):
         storage.read_object(uri, old.etag, old.size)
+
+
+def test_many_are_read_as_each_alone_would_be(root: str) -> None:
+    for place in range(40):
+        storage.put(storage.join(root, "in", f"{place:02d}.jpg"), bytes([place]) * 1000)
+    listed = [storage.stat(uri) for uri in sorted(storage.list_uris(storage.join(root, "in")))]
+    storage.put(listed[1].uri, b"changed since")
+    storage.delete(listed[2].uri)
+    outcomes = {answer.place: answer.outcome for answer in storage.read_objects(listed, max_in_flight=16)}
+    assert sorted(outcomes) == list(range(40))
+    for place, outcome in outcomes.items():
+        if place in (1, 2):
+            assert isinstance(outcome, NotFoundError)
+        else:
+            assert outcome == bytes([place]) * 1000
+    assert "changed since it was listed" in str(outcomes[1])
+
+
+def test_of_many_s3_bodies_each_is_checked(bucket: str) -> None:
+    uris = [storage.join(bucket, name) for name in ("good.jpg", "short.jpg", "other.jpg")]
+    for uri in uris:
+        storage.put(uri, b"body")
+    good, short, other = map(storage.stat, uris)
+    listed = [good, replace(short, size=5), replace(other, etag="")]
+    outcomes = {answer.place: answer.outcome for answer in storage.read_objects(listed)}
+    assert (outcomes[0], outcomes[2]) == (b"body", b"body")
+    assert isinstance(outcomes[1], IntegrityError)
+    assert "4 bytes, the listing says 5" in str(outcomes[1])
 
 
 def test_absent_objects_say_so_and_the_error_survives_pickle(root: str) -> None:

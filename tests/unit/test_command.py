@@ -12,7 +12,7 @@ import pytest
 
 from jobs.command import fold_complaint, run_command
 from jobs.evaluate import EvaluateArguments
-from jobs.predict import PredictArguments
+from jobs.predict import PredictArguments, predict
 from maskrcnn.errors import AccessError, InputError, NonFiniteError, UnavailableError
 
 REQUIRED = ["--bundle", "x", "--images", "y", "--output", "z"]
@@ -110,6 +110,14 @@ def test_a_complaint_of_a_kind_that_is_not_known_is_folded_whole() -> None:
     assert fold_complaint(box) == "Both --a and --b were given, and they exclude each other; see --help"
 
 
+@pytest.mark.parametrize("text", ["25:00", "tonight", "2020-01-01T06:00"])
+def test_a_finishing_time_that_is_none_is_one_line(run: Run, text: str) -> None:
+    outcome = run([*REQUIRED, "--dry-run", "--finish-by", text], predict)
+    assert outcome.code == 2
+    rule = "must be HH:MM, or an ISO date and time that lies ahead"
+    assert outcome.lines == [f"jobs.predict: --finish-by {rule}, got {text}"]
+
+
 def test_options_are_handed_over_with_their_types(run: Run) -> None:
     outcome = run([*REQUIRED, "--score-threshold", "0.25", "--retry-errors", "--num-actors", "1,4"])
     assert (outcome.code, outcome.lines) == (0, [])
@@ -123,7 +131,7 @@ def test_help_lists_every_option(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     listed = [
         "--bundle", "--images", "--output", "--image-root", "--score-threshold", "--num-actors", "--rows-per-part",
         "--date-from", "--retry-errors", "--dry-run", "--max-detections", "--nms-threshold", "--batch-size", "--device",
-        "--masks",
+        "--masks", "--finish-by", "--forecast-from", "--price-per-actor-hour",
     ]  # fmt: skip
     assert [name for name in listed if f"{name} " not in outcome.out and f"{name}," not in outcome.out] == []
     assert outcome.arguments is None
