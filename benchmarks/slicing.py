@@ -78,6 +78,7 @@ class Remembering:
         self.preprocess, self.thresholds = predictor.preprocess, predictor.thresholds
         self.categories, self.bundle_sha256 = predictor.categories, predictor.bundle_sha256
         self.whole_above_px = predictor.whole_above_px
+        self.is_on_gpu = predictor.is_on_gpu
         self.seconds: list[float] = []
         self._predictor = predictor
         self._answers: list[list[Detections]] = []

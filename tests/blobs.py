@@ -35,6 +35,7 @@ class BlobPredictor:
     """
 
     whole_above_px: int | None = None
+    is_on_gpu = False
 
     def __init__(self, min_side_px: float = 0.0, max_detections: int = 1000) -> None:
         self.preprocess = PreprocessConfig(min_size_px=128, max_size_px=128)

@@ -1,31 +1,38 @@
 """What one actor does with a part: read ahead, decode in threads, batch by shape, predict. Knows no Ray and no table.
 
-Reads and decodes run ahead of the network in threads, bounded in bytes; the network never waits for a whole part, and
-a bad image is a result like any other.
+Reads, decodes and predictions each have threads of their own, bounded in bytes, and meet in one queue; nothing waits
+for a whole part, and a bad image is a result like any other. Two parts may be in hand at once: the older one goes
+first, the younger one fills the gaps.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import torch
 
 from maskrcnn import storage
 from maskrcnn.errors import ErrorKind, StorageError
 from maskrcnn.images import BadImage, read_header
 from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.stages import ByteBudget, StageSeconds, Turns
 from maskrcnn.model.decode import DecodedImage, decode_image, decoded_bytes
 from maskrcnn.model.predictor import AnyPredictor
 from maskrcnn.model.shapes import bucket_shape
+from maskrcnn.storage import ReadAnswer
 
 logger = logging.getLogger(__name__)
 
-READS_IN_FLIGHT = 32
-MAX_ENCODED_BYTES = 256 << 20
+PARTS_IN_HAND = 2
+"""Of one actor: while a part is put, the next one is predicted already."""
+MAX_ENCODED_BYTES = 128 << 20
+"""Of each part in hand."""
 MAX_DECODED_BYTES = 512 << 20
 _POLL_S = 0.02
 
@@ -39,52 +46,6 @@ class ListedImage:
     size: int
 
 
-@dataclass
-class StageSeconds:
-    """Where the time of a part went; reading and decoding are sums over threads."""
-
-    read: float = 0.0
-    decode: float = 0.0
-    predict: float = 0.0
-    put: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Add to one stage, from any thread."""
-        with self._lock:
-            setattr(self, stage, getattr(self, stage) + seconds)
-
-
-class ByteBudget:
-    """Bounds the bytes that are held at once; an item larger than the whole budget goes through alone."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._held_bytes = 0
-        self._num_waiting = 0
-        self._changed = threading.Condition()
-
-    @property
-    def is_starved(self) -> bool:
-        """Say whether somebody waits for bytes to be given back."""
-        return self._num_waiting > 0
-
-    def acquire(self, num_bytes: int) -> None:
-        """Take bytes; blocks until there are enough."""
-        with self._changed:
-            self._num_waiting += 1
-            while self._held_bytes and self._held_bytes + num_bytes > self._limit_bytes:
-                self._changed.wait()
-            self._num_waiting -= 1
-            self._held_bytes += num_bytes
-
-    def release(self, num_bytes: int) -> None:
-        """Give bytes back."""
-        with self._changed:
-            self._held_bytes -= num_bytes
-            self._changed.notify_all()
-
-
 @dataclass(frozen=True)
 class _Loaded:
     """An image on its way to the network, or the reason why it will not get there."""
@@ -95,8 +56,20 @@ class _Loaded:
     num_bytes: int = 0
 
 
+@dataclass(frozen=True)
+class _Predicted:
+    """What became of a batch."""
+
+    batch: list[_Loaded]
+    outcomes: Sequence[ImageResult]
+
+
+_Events = queue.SimpleQueue[_Loaded | _Predicted | Exception]
+"""An exception is one after which the process must go."""
+
+
 class Labeller:
-    """A predictor with everything that feeds it.
+    """A predictor with everything that feeds it; several threads may label parts with it at once.
 
     Args:
         predictor: the network and its thresholds.
@@ -111,11 +84,16 @@ class Labeller:
     ) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
+        self._num_decoders = num_decoders
         self._with_masks = with_masks
         self._max_pixels = max_pixels
         self._preprocess = predictor.preprocess
         self._decode_slots = threading.BoundedSemaphore(num_decoders)
         self._decoded = ByteBudget(MAX_DECODED_BYTES)
+        # A second batch keeps a GPU busy while the host waits for the first one's boxes and compresses its masks.
+        self._turns = Turns(2 if predictor.is_on_gpu else 1)
+        self._part_numbers = itertools.count()
+        self._is_abandoned = False
 
     def label(
         self,
@@ -131,10 +109,12 @@ class Labeller:
             on_result: called once an image, from this thread.
         """
         seconds = seconds if seconds is not None else StageSeconds()
+        number = next(self._part_numbers)
         results: list[ImageResult | None] = [None] * len(images)
-        loaded: queue.SimpleQueue[_Loaded] = queue.SimpleQueue()
+        events: _Events = queue.SimpleQueue()
         buckets: dict[tuple[int, int], list[_Loaded]] = {}
-        num_done = num_submitted = encoded_bytes = num_loading = 0
+        num_done = num_predicting = 0
+        num_loading = len(images)
 
         def finish(batch: list[_Loaded], outcomes: Sequence[ImageResult]) -> None:
             nonlocal num_done
@@ -144,81 +124,111 @@ class Labeller:
                 on_result(outcome)
             num_done += len(batch)
 
-        with ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="load") as pool:
+        def predict_largest_bucket() -> None:
+            nonlocal num_predicting
+            num_predicting += 1
+            batch = buckets.pop(max(buckets, key=lambda shape: len(buckets[shape])))
+            predictors.submit(self._predict, batch, number, events, seconds)
+
+        with (
+            ThreadPoolExecutor(1, "reader") as reader,
+            ThreadPoolExecutor(self._num_decoders, "decode") as decoders,
+            # What torch was told of threads holds for the thread that told it.
+            ThreadPoolExecutor(
+                self._turns.num_places, "predict", torch.set_num_threads, (torch.get_num_threads(),)
+            ) as predictors,
+        ):
+            reader.submit(self._read_all, images, decoders, events, seconds)
             while num_done < len(images):
-                while num_submitted < len(images) and (
-                    num_loading == 0
-                    or (
-                        num_loading < READS_IN_FLIGHT
-                        and encoded_bytes + images[num_submitted].size <= MAX_ENCODED_BYTES
-                    )
-                ):
-                    pool.submit(self._load, num_submitted, images[num_submitted], loaded, seconds)
-                    encoded_bytes += images[num_submitted].size
-                    num_loading += 1
-                    num_submitted += 1
+                # Nobody else will fill a bucket: because nothing is on its way, or because buckets hold the memory.
+                while buckets and (num_loading == 0 or (self._decoded.is_starved and num_predicting == 0)):
+                    predict_largest_bucket()
                 try:
-                    one = loaded.get(timeout=_POLL_S) if num_loading else loaded.get_nowait()
+                    event = events.get(timeout=_POLL_S)
                 except queue.Empty:
-                    # Nobody else will fill a bucket: because nothing is on its way, or because buckets hold the memory.
-                    if buckets and (num_loading == 0 or self._decoded.is_starved):
-                        batch = buckets.pop(max(buckets, key=lambda shape: len(buckets[shape])))
-                        finish(batch, self._predict(batch, seconds))
                     continue
-                num_loading -= 1
-                encoded_bytes -= images[one.place].size
-                if one.image is None:
-                    assert one.failure is not None
-                    finish([one], [one.failure])
-                    continue
-                shape = bucket_shape(*one.image.size, self._preprocess)
-                bucket = buckets.setdefault(shape, [])
-                bucket.append(one)
-                if len(bucket) == self._batch_size:
-                    finish(buckets[shape], self._predict(buckets.pop(shape), seconds))
+                match event:
+                    case Exception():
+                        self._is_abandoned = True
+                        self._decoded.abandon()
+                        raise event
+                    case _Predicted():
+                        num_predicting -= 1
+                        finish(event.batch, event.outcomes)
+                    case _Loaded(image=None):
+                        num_loading -= 1
+                        assert event.failure is not None
+                        finish([event], [event.failure])
+                    case _Loaded():
+                        num_loading -= 1
+                        assert event.image is not None
+                        bucket = buckets.setdefault(bucket_shape(*event.image.size, self._preprocess), [])
+                        bucket.append(event)
+                        if len(bucket) == self._batch_size:
+                            predict_largest_bucket()
         return [result for result in results if result is not None]
 
-    def _load(self, place: int, listed: ListedImage, loaded: queue.SimpleQueue[_Loaded], seconds: StageSeconds) -> None:
-        """Read and decode one image, in a thread; whatever happens, something is put into the queue."""
+    def _read_all(
+        self,
+        images: Sequence[ListedImage],
+        decoders: ThreadPoolExecutor,
+        events: _Events,
+        seconds: StageSeconds,
+    ) -> None:
+        """Read the images, many at once, and hand each body to a decoder as soon as one is free."""
         try:
-            loaded.put(self._read_and_decode(place, listed, seconds))
+            for answer in storage.read_objects(images, max_bytes=MAX_ENCODED_BYTES):
+                seconds.add("read", answer.seconds)
+                self._decode_slots.acquire()
+                if self._is_abandoned:
+                    return
+                decoders.submit(self._load, answer, images[answer.place].uri, events, seconds)
         except Exception as error:
-            logger.exception("reading %s", listed.uri)
-            loaded.put(_Loaded(place, failure=_failed("corrupt", f"{type(error).__name__}: {error}")))
+            events.put(error)
 
-    def _read_and_decode(self, place: int, listed: ListedImage, seconds: StageSeconds) -> _Loaded:
-        begin = time.perf_counter()
+    def _load(self, answer: ReadAnswer, uri: str, events: _Events, seconds: StageSeconds) -> None:
+        """Decode one image, in a thread; whatever happens, something is put into the queue."""
         try:
-            body = storage.read_object(listed.uri, listed.etag, listed.size)
-        except StorageError as error:
-            return _Loaded(place, failure=_failed(error.kind, error.reason))
+            events.put(self._decode(answer, seconds))
+        except Exception as error:
+            logger.exception("reading %s", uri)
+            events.put(_Loaded(answer.place, failure=_failed("corrupt", f"{type(error).__name__}: {error}")))
         finally:
-            seconds.add("read", time.perf_counter() - begin)
-        with self._decode_slots:
-            header = read_header(body, apply_exif=self._preprocess.apply_exif, max_pixels=self._max_pixels)
-            if isinstance(header, BadImage):
-                return _Loaded(place, failure=_failed(header.kind, header.reason))
-            num_bytes = decoded_bytes(header, self._preprocess, self._predictor.whole_above_px)
-            self._decoded.acquire(num_bytes)
-            begin = time.perf_counter()
-            image = decode_image(
-                body,
-                self._preprocess,
-                whole_above_px=self._predictor.whole_above_px,
-                max_pixels=self._max_pixels,
-            )
-            seconds.add("decode", time.perf_counter() - begin)
-            if isinstance(image, BadImage):
-                self._decoded.release(num_bytes)
-                return _Loaded(place, failure=ImageResult(header.width, header.height, None, image.kind, image.reason))
-        return _Loaded(place, image=image, num_bytes=num_bytes)
+            self._decode_slots.release()
 
-    def _predict(self, batch: list[_Loaded], seconds: StageSeconds) -> list[ImageResult]:
-        begin = time.perf_counter()
+    def _decode(self, answer: ReadAnswer, seconds: StageSeconds) -> _Loaded:
+        place, body = answer.place, answer.outcome
+        if isinstance(body, StorageError):
+            return _Loaded(place, failure=_failed(body.kind, body.reason))
+        if isinstance(body, Exception):
+            raise body
+        header = read_header(body, apply_exif=self._preprocess.apply_exif, max_pixels=self._max_pixels)
+        if isinstance(header, BadImage):
+            return _Loaded(place, failure=_failed(header.kind, header.reason))
+        whole_above_px = self._predictor.whole_above_px
+        num_bytes = decoded_bytes(header, self._preprocess, whole_above_px)
+        self._decoded.acquire(num_bytes)
+        with seconds.timed("decode"):
+            image = decode_image(body, self._preprocess, whole_above_px=whole_above_px, max_pixels=self._max_pixels)
+        if isinstance(image, BadImage):
+            self._decoded.release(num_bytes)
+            return _Loaded(place, failure=ImageResult(header.width, header.height, None, image.kind, image.reason))
+        return _Loaded(place, image=image.pinned() if self._predictor.is_on_gpu else image, num_bytes=num_bytes)
+
+    def _predict(
+        self,
+        batch: list[_Loaded],
+        number: int,
+        events: _Events,
+        seconds: StageSeconds,
+    ) -> None:
+        """Predict a batch, in a thread, when it is this part's turn."""
         try:
-            return self._predict_or_split(batch)
-        finally:
-            seconds.add("predict", time.perf_counter() - begin)
+            with self._turns.take(number), seconds.timed("predict"):
+                outcomes = self._predict_or_split(batch)
+            events.put(_Predicted(batch, outcomes))
+        except Exception as error:
+            events.put(error)
 
     def _predict_or_split(self, batch: list[_Loaded]) -> list[ImageResult]:
         """Predict; where the batch as a whole fails, one by one, so that only the guilty image pays."""

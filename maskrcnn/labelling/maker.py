@@ -1,8 +1,9 @@
-"""One worker of the pool: makes parts, one after another. Knows the protocol, the output and the labeller; no Ray."""
+"""One worker of the pool: makes parts, a few at a time. Knows the protocol, the output and the labeller; no Ray."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -16,11 +17,12 @@ import torch
 from maskrcnn import storage
 from maskrcnn.config import Device, MasksKept, Precision, SliceConfig, ThresholdConfig
 from maskrcnn.errors import BundleError, StorageError
-from maskrcnn.labelling.labeller import Labeller, ListedImage, StageSeconds
+from maskrcnn.labelling.labeller import Labeller, ListedImage
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PlannedPart
 from maskrcnn.labelling.protocol import LabelledPart, LabelPart, PartExists, PutMarker, PutPart, converse, make_part
 from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.stages import StageSeconds
 from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
 from maskrcnn.model.loading import load_predictor
 
@@ -73,7 +75,7 @@ class PartSummary:
 
 
 class PartMaker:
-    """Makes parts with one network, loaded once."""
+    """Makes parts with one network, loaded once; `PARTS_IN_HAND` threads may ask at once."""
 
     def __init__(self, settings: MakerSettings, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
         self._on_progress = on_progress
@@ -123,6 +125,7 @@ class PartWriter:
     def __init__(self, settings: MakerSettings) -> None:
         self._output = Output(settings.output_uri)
         self._open_plans: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._plans_lock = threading.Lock()
         self._stamp = RunStamp(
             run_id=settings.run_id,
             bundle_sha256=settings.bundle_sha256,
@@ -156,10 +159,8 @@ class PartWriter:
                 case PutMarker(is_transient=is_transient):
                     return self._output.put_marker(part, is_transient=is_transient)
                 case PutPart(rows=rows):
-                    begin = time.perf_counter()
-                    put_answer = storage.put_if_absent(self._output.part_uri(part), rows)
-                    seconds.add("put", time.perf_counter() - begin)
-                    return put_answer
+                    with seconds.timed("put"):
+                        return storage.put_if_absent(self._output.part_uri(part), rows)
             raise TypeError(f"no answer to {request}")
 
         try:
@@ -174,11 +175,12 @@ class PartWriter:
     def read_keys(self, part: PlannedPart) -> pa.Table:
         """Read a part's rows of its plan."""
         number = part.id.plan
-        if number not in self._open_plans:
-            self._open_plans[number] = pq.ParquetFile(storage.open_input(self._output.plan_uri(number)))
-            if len(self._open_plans) > MAX_OPEN_PLANS:
-                self._open_plans.popitem(last=False)[1].close(force=True)
-        return self._open_plans[number].read_row_group(part.id.part)
+        with self._plans_lock:
+            if number not in self._open_plans:
+                self._open_plans[number] = pq.ParquetFile(storage.open_input(self._output.plan_uri(number)))
+                if len(self._open_plans) > MAX_OPEN_PLANS:
+                    self._open_plans.popitem(last=False)[1].close(force=True)
+            return self._open_plans[number].read_row_group(part.id.part)
 
 
 def _summary(

@@ -19,6 +19,7 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
+from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool
@@ -84,7 +85,7 @@ class _Counter:
 
 
 class _PoolWorker:
-    """The UDF of the actor pool: a PartMaker, fed one part at a time."""
+    """The UDF of the actor pool: a PartMaker, fed a part a call; a second call may come while the first one runs."""
 
     def __init__(self, settings: MakerSettings, counter: Any) -> None:
         counter.register.remote(ray.get_runtime_context().current_actor)
@@ -107,7 +108,11 @@ def _run_ray_data(
     context.max_errored_blocks = len(parts)
     rows = [{"part": _row_from_part(part)} for part in parts]
     compute = ray.data.ActorPoolStrategy(
-        min_size=pool.min_actors, max_size=pool.max_actors, max_tasks_in_flight_per_actor=2
+        min_size=pool.min_actors,
+        max_size=pool.max_actors,
+        max_tasks_in_flight_per_actor=PARTS_IN_HAND,
+        max_concurrent_calls_per_actor=PARTS_IN_HAND,
+        enable_true_multi_threading=True,
     )
     with warnings.catch_warnings():
         # The two limits have no other door in Ray 2.60; this one is announced to close in 2.64.

@@ -14,12 +14,12 @@ from typing import Any
 from maskrcnn.config import LabelConfig
 from maskrcnn.labelling.costs import measure_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast
-from maskrcnn.labelling.labeller import READS_IN_FLIGHT
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.output import complete_name
 from maskrcnn.labelling.plan import PartId
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.protocol import Reconciled
+from maskrcnn.storage import READS_IN_FLIGHT
 
 logger = logging.getLogger(__name__)
 

@@ -32,6 +32,7 @@ class MaskNmsPredictor:
         self.categories = predictor.categories
         self.bundle_sha256 = predictor.bundle_sha256
         self.whole_above_px = predictor.whole_above_px
+        self.is_on_gpu = predictor.is_on_gpu
         self._predictor = predictor
         self._mask_nms = mask_nms
 

@@ -76,6 +76,7 @@ class AnyPredictor(Protocol):
         categories: the label table; empty where it is not known.
         bundle_sha256: the bundle's identity; empty without a bundle.
         whole_above_px: images with a longer side are wanted whole, as `decode_image` takes it; None: none are.
+        is_on_gpu: two threads may then predict at once with profit, and page-locked images are copied faster.
     """
 
     preprocess: PreprocessConfig
@@ -83,6 +84,7 @@ class AnyPredictor(Protocol):
     categories: tuple[Category, ...]
     bundle_sha256: str
     whole_above_px: int | None
+    is_on_gpu: bool
 
     def __call__(self, images: Sequence[Tensor | bytes | DecodedImage], *, with_masks: bool = True) -> list[Detections]:
         """Detect objects; one result an image, in order."""
@@ -98,6 +100,7 @@ class Predictor:
         categories: the label table; empty where it is not known.
         bundle_sha256: the bundle's identity; empty without a bundle.
         device: where the network is.
+        is_on_gpu: whether that is a GPU.
     """
 
     whole_above_px: int | None = None
@@ -118,6 +121,7 @@ class Predictor:
         self.categories = categories
         self.bundle_sha256 = bundle_sha256
         self.device: torch.device = next(network.parameters()).device
+        self.is_on_gpu = self.device.type == "cuda"
         by_label = sorted((category.label, category.id) for category in categories)
         table = torch.tensor(by_label, dtype=torch.int64).reshape(-1, 2)
         self._labels, self._category_ids = table.T.contiguous()

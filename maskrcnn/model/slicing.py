@@ -77,6 +77,7 @@ class SlicedPredictor:
         self.categories = predictor.categories
         self.bundle_sha256 = predictor.bundle_sha256
         self.whole_above_px: int | None = slicing.slice
+        self.is_on_gpu = predictor.is_on_gpu
         self._predictor = predictor
         self._slicing = slicing
         self._batch_size = batch_size

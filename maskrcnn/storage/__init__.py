@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 __all__ = [
+    "READS_IN_FLIGHT",
     "ObjectMeta",
     "PutAnswer",
     "ReadAnswer",

@@ -3,6 +3,9 @@ from __future__ import annotations
 import io
 import random
 import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from PIL import Image
 from maskrcnn import storage
 from maskrcnn.config import SliceConfig
 from maskrcnn.labelling import labeller as labeller_module
-from maskrcnn.labelling.labeller import ByteBudget, Labeller, ListedImage, StageSeconds
+from maskrcnn.labelling.labeller import Labeller, ListedImage
 from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.stages import ByteBudget, StageSeconds, Turns
 from maskrcnn.model.bundle import load_bundle, load_network
 from maskrcnn.model.predictor import AnyPredictor, Predictor
 from maskrcnn.model.slicing import SlicedPredictor
@@ -222,3 +226,68 @@ def test_tiles_go_through_with_bad_images_between_them_and_whole_pixels_are_coun
         assert result.detections is not None
         assert as_rows(result.detections) == as_rows(BlobPredictor()([tensor])[0])
     assert sorted(taken) == [3 * 60 * 60] + [3 * 200 * 300] * 3
+
+
+def test_of_those_that_wait_the_oldest_parts_turn_is_next() -> None:
+    turns, order, inside = Turns(1), [], threading.Event()
+    leave = threading.Event()
+
+    def hold() -> None:
+        with turns.take(0):
+            inside.set()
+            leave.wait(10)
+
+    def pass_through(part: int) -> None:
+        with turns.take(part):
+            order.append(part)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert inside.wait(10)
+    waiting = []
+    for part in (5, 2, 9, 2):
+        thread = threading.Thread(target=pass_through, args=(part,))
+        thread.start()
+        waiting.append(thread)
+        while len(turns._waiting) < len(waiting):
+            time.sleep(0.001)
+    leave.set()
+    for thread in (holder, *waiting):
+        thread.join(10)
+    assert order == [2, 2, 5, 9]
+
+
+def test_two_parts_at_once_give_the_same_rows(predictor: Predictor, mixed_images: list[ListedImage]) -> None:
+    labeller = build(predictor)
+    parts = mixed_images[:20], mixed_images[20:]
+    with ThreadPoolExecutor(2) as pool:
+        together = [row for part in pool.map(labeller.label, parts) for row in map(as_row, part)]
+    assert together == [as_row(result) for result in build(predictor).label(mixed_images)]
+
+
+def test_a_broken_device_ends_the_part_though_others_wait_for_memory(
+    predictor: Predictor, mixed_images: list[ListedImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(labeller_module, "MAX_DECODED_BYTES", 30_000)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    broken = BlobPredictor()
+    monkeypatch.setattr(BlobPredictor, "__call__", fail)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        build(broken).label(mixed_images)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("read", "decode", "predict"))]
+
+
+def test_every_piece_of_work_is_kept_where_a_picture_is_wanted(
+    predictor: Predictor, mixed_images: list[ListedImage]
+) -> None:
+    seconds = StageSeconds(keeps_spans=True)
+    build(predictor).label(mixed_images[:6], seconds)
+    assert Counter(span.stage for span in seconds.spans)["decode"] == 6
+    assert {span.stage for span in seconds.spans} == {"read", "decode", "predict"}
+    for stage in ("read", "decode", "predict"):
+        total = sum(span.end - span.begin for span in seconds.spans if span.stage == stage)
+        assert total == pytest.approx(getattr(seconds, stage))
+    assert not StageSeconds().spans

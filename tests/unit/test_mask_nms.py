@@ -44,7 +44,7 @@ class Canned:
     """Gives one answer, as a network with loose box NMS would."""
 
     preprocess, thresholds = PreprocessConfig(min_size_px=64, max_size_px=96), ThresholdConfig()
-    categories, bundle_sha256, whole_above_px = (), "canned", None
+    categories, bundle_sha256, whole_above_px, is_on_gpu = (), "canned", None, False
 
     def __init__(self, found: Detections) -> None:
         self._found = found
