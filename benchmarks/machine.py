@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
 
 PACKAGES = ("torch", "torchvision", "ray", "pyarrow", "numpy", "pillow", "pycocotools", "faster-coco-eval")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -40,6 +44,34 @@ def write_results(path: Path, benchmark: str, figures: dict[str, Any], load_befo
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = {**describe_machine(), "load_average_before": round(load_before, 2)}
     path.write_text(json.dumps({"benchmark": benchmark, "machine": machine, **figures}, indent=2) + "\n")
+
+
+def describe_device(device: torch.device) -> str:
+    """Name what a network runs on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def reachable_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Give the most operations in a second that a large matrix product or convolution reaches on random numbers."""
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    features = torch.randn(1, 256, 128, 128, device=device).to(dtype, memory_format=torch.channels_last)
+    work: list[tuple[Callable[[], Any], float]] = [
+        (lambda: left @ right, 2 * side**3),
+        (lambda: layer(features), 2 * 9 * 256**2 * 128**2),
+    ]
+    best = 0.0
+    with torch.inference_mode():
+        for run, num_operations in work * 6:
+            begin = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best = max(best, num_operations / (time.perf_counter() - begin))
+    return best
 
 
 def peak_rss_bytes(pid: int | str = "self") -> int:

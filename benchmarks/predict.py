@@ -1,22 +1,20 @@
-"""Compare images/s of the labelling job through Ray, of a bare `Predictor` loop, and of plain torchvision.
+"""Compare images/s from JPEG bytes to run-length masks: ours in fp32 and bf16, and torchvision as people run it.
 
-Encoded JPEGs in, detections with RLE masks out, for all three: the same files, weights, thresholds and torch threads.
-torchvision pastes each mask into a whole frame, and pycocotools encodes it. The three take turns, and medians of the
-rounds are given, in wall time and in processor time.
-
-The job's rate is one actor's in steady state: Ray's start, the loading of the model and the first part are left out. It
-is counted from the first part's last row to the last row of all, by the time that the table itself holds for each image
-(`labelled_at`): reading, decoding, keys and puts in between, and everything that Ray does, are in it.
+Every way gets the same files, weights and thresholds, and gives the same kind of answer: torchvision pastes each mask
+into a whole frame, and pycocotools encodes it. A random network fills the maximum of detections, so that their number
+is known; 0 is a threshold that nothing passes. The ways take turns within a round; ratios are taken within a round, and
+medians over the rounds. Arithmetic is what torch counts in the convolutions and matrix products of torchvision's
+network; its share is of the best rate that a large product or convolution reaches here in that precision.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,263 +23,212 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 import torch
-from machine import cpu_seconds, process_tree, write_results
-from torch import Tensor, nn
+from machine import describe_device, reachable_flops, write_results
+from PIL import Image
+from random_network import write_bundle
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.io import decode_image
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
-from maskrcnn.config import BACKBONES, LabelConfig, ModelConfig, PreprocessConfig, ThresholdConfig
-from maskrcnn.model.bundle import Category, load_network, save_bundle
-from maskrcnn.model.network import build_network
+from maskrcnn.config import BACKBONES, PreprocessConfig, ThresholdConfig
+from maskrcnn.model.bundle import load_network
+from maskrcnn.model.precision import resolve_device
 from maskrcnn.model.predictor import Predictor
-from maskrcnn.synthetic import CATEGORIES, write_shelves
+from maskrcnn.synthetic.shelf import draw_shelf
 
-TARGET_SHARE = 0.9
-MAX_DETECTIONS = 100
-SAMPLE_EVERY_S = 0.5
-SPREADS = {
-    "rpn.head.cls_logits": 3.0,
-    "rpn.head.bbox_pred": 0.5,
-    "roi_heads.box_predictor.cls_score": 4.0,
-    "roi_heads.box_predictor.bbox_pred": 2.0,
-    "roi_heads.mask_predictor.mask_fcn_logits": 4.0,
-}
-"""Standard deviations of what the last layers give, about those of a trained network."""
+WAYS = ("ours fp32", "ours bf16", "ours bf16 compiled", "torchvision fp32", "torchvision bf16 compiled")
+REFERENCE = "torchvision fp32"
+SIZES = {"1.5": (1080, 1440), "12": (3000, 4000)}
+"""(height, width) by megapixels, px."""
 
 
-def write_bundle(folder: Path, backbone: Any, preprocess: PreprocessConfig, image: Tensor) -> str:
-    """Save a random network whose answers vary enough to fill the maximum of detections."""
-    torch.manual_seed(0)
-    model = ModelConfig(backbone=backbone, num_labels=len(CATEGORIES) + 1, norm="batch")
-    thresholds = ThresholdConfig(score_threshold=0.05, max_detections=MAX_DETECTIONS)
-    # On a small input, since it takes many passes; the weights are the same for any size.
-    quick = PreprocessConfig(min_size_px=320, max_size_px=533)
-    network = enliven(build_network(model, quick, thresholds), image)
-    save_bundle(
-        str(folder),
-        network,
-        model=model,
-        preprocess=preprocess,
-        thresholds=thresholds,
-        categories=[Category(id, name, label) for label, (id, name) in enumerate(CATEGORIES.items(), start=1)],
-        provenance={"training_set": "none: random weights"},
-    )
-    return str(folder)
-
-
-@torch.no_grad()
-def enliven(network: MaskRCNN, image: Tensor) -> MaskRCNN:
-    """Settle a random network's norms on an image, then scale its last layers."""
-    network.eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-            module.train()
-    network([image / 255])
-    network.eval()
-    for name, spread in SPREADS.items():
-        layer, seen = network.get_submodule(name), []
-        hook = layer.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(output.flatten()))
-        network([image / 255])
-        hook.remove()
-        layer.weight.mul_(spread / torch.cat(seen).std())
-    return network
-
-
-@torch.inference_mode()
-def plain_torchvision(network: MaskRCNN, bodies: list[bytes]) -> int:
-    """Predict as torchvision does; its postprocessing is `paste_masks_in_image`. Gives the number of instances."""
-    num_instances = 0
-    for body in bodies:
-        [found] = network([decode_image(torch.frombuffer(bytearray(body), dtype=torch.uint8)) / 255])
-        frames = (found["masks"][:, 0] > 0.5).numpy().view(np.uint8)
-        num_instances += len([pycocotools.mask.encode(np.asfortranarray(frame)) for frame in frames])
-    return num_instances
-
-
-def bare_predictor(predictor: Predictor, bodies: list[bytes], batch_size: int) -> int:
-    """Predict with the package's own class, nothing around it. Gives the number of instances."""
-    batches = (bodies[start : start + batch_size] for start in range(0, len(bodies), batch_size))
-    return sum(len(one) for batch in batches for one in predictor(batch))
-
-
-def rate_of(loop: Callable[[], int], num_images: int) -> dict[str, float]:
-    """Time a loop in this process."""
-    begin_cpu, begin = time.process_time(), time.perf_counter()
-    num_instances = loop()
-    seconds = time.perf_counter() - begin
-    return {
-        "images_per_s": num_images / seconds,
-        "cpu_s_per_image": (time.process_time() - begin_cpu) / num_images,
-        "instances_per_image": num_instances / num_images,
-    }
-
-
-class CpuWatch:
-    """Notes the processor time of all that this process started, while a job runs in it."""
-
-    def __init__(self) -> None:
-        self._times: list[float] = []
-        self._seconds: list[float] = []
-        self._stop = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> CpuWatch:
-        self._watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._watcher.join()
-
-    def between(self, begin: float, end: float) -> float:
-        """Give the processor time between two moments (Unix time)."""
-        at_begin, at_end = np.interp([begin, end], self._times, self._seconds)
-        return float(at_end - at_begin)
-
-    def _watch(self) -> None:
-        last: dict[int, float] = {}
-        while not self._stop.wait(SAMPLE_EVERY_S):
-            # A process that has ended keeps what it used. This one's own time is the driver's, and the watcher's.
-            last |= {pid: used for pid in process_tree(os.getpid()) if (used := cpu_seconds(pid))}
-            self._times.append(time.time())
-            self._seconds.append(sum(last.values()))
-
-
-def rate_of_job(bundle_uri: str, images_path: Path, rows_per_part: int, batch_size: int) -> dict[str, float]:
-    """Run the job with one actor, and give its rate after the first part."""
-    from maskrcnn.labelling.job import label_images
-    from maskrcnn.labelling.table import read_predictions
-
-    with tempfile.TemporaryDirectory(prefix="predict-") as output, CpuWatch() as watch:
-        report = label_images(
-            LabelConfig(
-                bundle_uri=bundle_uri,
-                images_uri=str(images_path),
-                output_uri=output,
-                batch_size=batch_size,
-                num_actors=(1, 1),
-                rows_per_part=rows_per_part,
-                device="cpu",
-            )
+def draw_photos(num: int, size: tuple[int, int]) -> list[bytes]:
+    """Draw shelves as JPEG files; large ones are enlarged, since it is their decoding that is measured."""
+    bodies = []
+    for seed in range(num):
+        shelf = Image.fromarray(
+            draw_shelf(seed, width=min(size[1], 1440), height=min(size[0], 1080), num_boards=5).image
         )
-        if not report.is_reconciled or report.record["images"]["failed"]:
-            raise SystemExit(f"the job did not label everything: {report.record['images']}")
-        rows = read_predictions(output, columns=["labelled_at", "num_instances"])
-    stamps = sorted(one.timestamp() for one in rows["labelled_at"].to_pylist())
-    begin, end = stamps[rows_per_part - 1], stamps[-1]
-    num_counted = len(stamps) - rows_per_part
-    return {
-        "images_per_s": num_counted / (end - begin),
-        "cpu_s_per_image": watch.between(begin, end) / num_counted,
-        "instances_per_image": sum(rows["num_instances"].to_pylist()) / len(rows),
-    }
+        file = io.BytesIO()
+        shelf.resize((size[1], size[0])).save(file, "JPEG", quality=90)
+        bodies.append(file.getvalue())
+    return bodies
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
-    """Let the three take turns on the same images, and give each round."""
-    height, width = arguments.size
-    rows_per_part = arguments.images // 2
-    write_shelves(folder, arguments.images + rows_per_part, seed=1, width=width, height=height, num_boards=5)
-    bodies = [path.read_bytes() for path in sorted((folder / "images").iterdir())]
-    image = decode_image(torch.frombuffer(bytearray(bodies[0]), dtype=torch.uint8))
-    sides = {"min_size_px": min(320, *arguments.size), "max_size_px": 533} if arguments.small else {}
-    bundle_uri = write_bundle(folder / "bundle", arguments.backbone, PreprocessConfig(**sides), image)
-    predictor = Predictor.from_bundle(bundle_uri, device="cpu", precision="fp32")
-    network = load_network(bundle_uri).eval()
-
-    counted = bodies[: arguments.images]
-    ways: dict[str, Callable[[], dict[str, float]]] = {
-        "job": lambda: rate_of_job(bundle_uri, folder / "images", rows_per_part, arguments.batch_size),
-        "bare": lambda: rate_of(lambda: bare_predictor(predictor, counted, arguments.batch_size), len(counted)),
-        "torchvision": lambda: rate_of(lambda: plain_torchvision(network, counted), len(counted)),
-    }
-    bare_predictor(predictor, counted[:1], 1)
-    plain_torchvision(network, counted[:1])
-    for number in range(arguments.rounds):
-        # The order turns, so that a neighbour's rhythm on the machine does not favour one.
-        names = [*ways][number % 3 :] + [*ways][: number % 3]
-        figures = {name: ways[name]() for name in names}
-        rates = ", ".join(f"{name} {figures[name]['images_per_s']:.3f}" for name in ways)
-        print(f"round {number + 1} of {arguments.rounds}: {rates} images/s", flush=True)
-        yield {**figures, "load_average": os.getloadavg()[0]}
+def in_batches(bodies: list[bytes], batch_size: int) -> Iterator[list[bytes]]:
+    """Cut a list."""
+    for begin in range(0, len(bodies), batch_size):
+        yield bodies[begin : begin + batch_size]
 
 
-def summarise(rounds: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Give the medians of the rounds; ratios are taken within a round, whose three saw the most similar machine."""
+def as_torchvision(network: MaskRCNN, precision: str, batch_size: int) -> Callable[[list[bytes]], int]:
+    """Give torchvision's way: its own network, paste_masks_in_image, pycocotools."""
+    device = next(network.parameters()).device
+    if precision == "bf16":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.backbone = torch.compile(network.backbone)
 
-    def median(of: Callable[[dict[str, Any]], float]) -> float:
-        return statistics.median(map(of, rounds))
+    def to_image(body: bytes) -> Tensor:
+        return decode_image(torch.frombuffer(bytearray(body), dtype=torch.uint8)).to(device) / 255
 
-    return {
-        way: {
-            "images_per_s": median(lambda one: one[way]["images_per_s"]),  # noqa: B023  called at once
-            "cpu_s_per_image": median(lambda one: one[way]["cpu_s_per_image"]),  # noqa: B023
-            "instances_per_image": median(lambda one: one[way]["instances_per_image"]),  # noqa: B023
-            "share_of_bare": median(lambda one: one[way]["images_per_s"] / one["bare"]["images_per_s"]),  # noqa: B023
-            "cpu_share_of_bare": median(
-                lambda one: one["bare"]["cpu_s_per_image"] / one[way]["cpu_s_per_image"]  # noqa: B023
-            ),
+    @torch.inference_mode()
+    def predict(bodies: list[bytes]) -> int:
+        num_instances = 0
+        for chosen in in_batches(bodies, batch_size):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                results = network([to_image(body) for body in chosen])
+            for found in results:
+                frames = (found["masks"][:, 0] > 0.5).cpu().numpy().view(np.uint8)
+                num_instances += len([pycocotools.mask.encode(np.asfortranarray(frame)) for frame in frames])
+        return num_instances
+
+    return predict
+
+
+def as_ours(bundle_uri: str, thresholds: ThresholdConfig, way: str, batch_size: int) -> Callable[[list[bytes]], int]:
+    """Give our way: the package's own `Predictor`."""
+    _, precision, *compiled = way.split()
+    predictor = Predictor.from_bundle(
+        bundle_uri,
+        precision=precision,  # type: ignore[arg-type]
+        compiles=bool(compiled),
+        thresholds=thresholds,
+    )
+    return lambda bodies: sum(len(one) for chosen in in_batches(bodies, batch_size) for one in predictor(chosen))
+
+
+class Case:
+    """One number of detections, size of photo and size of batch."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, bundle_uri: str, bodies: list[bytes], num: int, batch: int
+    ) -> None:
+        self.bodies, self.num_detections, self.batch_size = bodies, num, batch
+        self._arguments, self._bundle_uri = arguments, bundle_uri
+        self._thresholds = ThresholdConfig(1.0 if num == 0 else 0.05, max_detections=max(num, 1))
+
+    def _network(self) -> MaskRCNN:
+        network = load_network(self._bundle_uri, resolve_device("auto"))
+        network.roi_heads.score_thresh = self._thresholds.score_threshold
+        network.roi_heads.detections_per_img = self._thresholds.max_detections
+        return network
+
+    def start(self, way: str) -> Callable[[list[bytes]], int]:
+        """Load what a way needs."""
+        if way.startswith("ours"):
+            return as_ours(self._bundle_uri, self._thresholds, way, self.batch_size)
+        return as_torchvision(self._network(), way.split()[1], self.batch_size)
+
+    def flops(self) -> int:
+        """Count the arithmetic of an image: two operations a multiply-add."""
+        counter = FlopCounterMode(display=False)
+        with counter:
+            as_torchvision(self._network(), "fp32", 1)(self.bodies[:1])
+        return counter.get_total_flops()
+
+    def measure(self) -> dict[str, Any]:
+        """Let the ways take turns; give images/s of each round, and how many instances an image had."""
+        running = {way: self.start(way) for way in self._arguments.ways}
+        for predict in running.values():
+            predict(self.bodies[: self.batch_size])
+        rates: dict[str, list[float]] = {way: [] for way in running}
+        instances = {}
+        for number in range(self._arguments.rounds):
+            names = list(running)[number % len(running) :] + list(running)[: number % len(running)]
+            for way in names:
+                begin = time.perf_counter()
+                instances[way] = running[way](self.bodies) / len(self.bodies)
+                rates[way].append(len(self.bodies) / (time.perf_counter() - begin))
+        return {"images_per_s_of_rounds": rates, "instances_per_image": instances}
+
+
+def cases(arguments: argparse.Namespace, bundle_uri: str) -> Iterator[tuple[str, Case]]:
+    """Give every case that was asked for, with the megapixels of its photos; large photos with one number only."""
+    for megapixels in arguments.megapixels:
+        size = (320, 427) if arguments.small else SIZES[megapixels]
+        bodies = draw_photos(arguments.images, size)
+        numbers = arguments.detections if megapixels == arguments.megapixels[0] else [100]
+        for num in numbers:
+            for batch_size in arguments.batch_sizes if num == 100 else arguments.batch_sizes[:1]:
+                yield megapixels, Case(arguments, bundle_uri, bodies, num, batch_size)
+
+
+def report(megapixels: str, case: Case, peaks: dict[str, float]) -> list[dict[str, Any]]:
+    """Measure a case, print its rows and give them."""
+    measured, flops = case.measure(), case.flops()
+    rates = measured["images_per_s_of_rounds"]
+    rows = []
+    for way, values in rates.items():
+        ratios = [ours / theirs for ours, theirs in zip(values, rates.get(REFERENCE, values), strict=True)]
+        images_per_s = statistics.median(values)
+        row = {
+            "way": way,
+            "detections": case.num_detections,
+            "megapixels": megapixels,
+            "batch_size": case.batch_size,
+            "images_per_s": images_per_s,
+            "images_per_s_of_rounds": values,
+            "times_torchvision_fp32": statistics.median(ratios),
+            "instances_per_image": measured["instances_per_image"][way],
+            "flops_per_image": flops,
+            "share_of_peak": images_per_s * flops / peaks[way.split()[1]],
         }
-        for way in ("job", "bare", "torchvision")
-    }
+        rows.append(row)
+        print(
+            f"{way:<26} {case.num_detections:>10} {megapixels:>4} {case.batch_size:>5} {images_per_s:>9.3f} "
+            f"{row['times_torchvision_fp32']:>7.2f} {row['share_of_peak']:>8.0%} {row['instances_per_image']:>10.1f}",
+            flush=True,
+        )
+    return rows
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Read HEIGHTxWIDTH."""
-    height, width = text.split("x")
-    return int(height), int(width)
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="resnet18 at 320 px, two images, one round")
+    parser.add_argument("--backbone", choices=BACKBONES, default="resnet50")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--detections", nargs="+", type=int, default=[100, 0, 20, 300], help="of an image")
+    parser.add_argument("--megapixels", nargs="+", choices=list(SIZES), default=list(SIZES), help="of the photos")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
+    parser.add_argument("--images", type=int, default=2, help="photos a round")
+    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's, on a CPU")
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
+    arguments = parser.parse_args()
+    if arguments.small:
+        arguments.backbone, arguments.rounds, arguments.megapixels = "resnet18", 1, ["1.5"]
+        arguments.detections, arguments.ways = [20], [way for way in arguments.ways if "compiled" not in way]
+    return arguments
 
 
 def main() -> int:
-    """Run the comparison; 0 when the job reaches its share of the bare loop."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="resnet18 at 320 px, 4 images")
-    parser.add_argument("--backbone", choices=BACKBONES, help="default: resnet50")
-    parser.add_argument("--images", type=int, help="counted in each way and round (default: 16)")
-    parser.add_argument("--size", type=parse_size, help="of the images, HEIGHTxWIDTH px (default: 1080x1440)")
-    parser.add_argument("--batch-size", type=int, default=2, help="images a call")
-    parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="torch's (default: all cores)"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken (default: 3)")
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
-    arguments = parser.parse_args()
-    arguments.backbone = arguments.backbone or ("resnet18" if arguments.small else "resnet50")
-    arguments.images = arguments.images or (4 if arguments.small else 16)
-    arguments.size = arguments.size or ((320, 427) if arguments.small else (1080, 1440))
-    if arguments.images < 2 or min(arguments.batch_size, arguments.threads, arguments.rounds) < 1:
-        parser.error("--images must be 2 or more, --batch-size, --threads and --rounds 1 or more")
-    if arguments.threads > len(os.sched_getaffinity(0)):
-        parser.error(f"--threads must be at most the cores there are, got {arguments.threads}")
-
-    from maskrcnn import cluster
-
+    """Run the table."""
+    arguments = parse()
     load_before = os.getloadavg()[0]
     torch.set_num_threads(arguments.threads)
-    # Ray lets its workers give way to other processes; on a machine that is shared, only the job would then wait.
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  spelled so by Ray
-    # An actor's threads are its CPUs, and it takes all that a small Ray has.
-    cluster.start_local_ray(num_cpus=arguments.threads)
-    with tempfile.TemporaryDirectory(prefix="predict-") as name:
-        rounds: list[dict[str, Any]] = []
-        for one in measure(arguments, Path(name)):
-            rounds.append(one)
-            summary = summarise(rounds)
-            if arguments.output:  # after each round: a run that is cut short leaves what it measured
-                names = ("backbone", "images", "size", "batch_size", "threads")
-                settings = {name: getattr(arguments, name) for name in names}
-                figures = {**settings, "summary": summary, "rounds": rounds}
+    device = resolve_device("auto")
+    peaks = {
+        name: reachable_flops(device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+    print(", ".join(f"{name}: {peak / 1e9:,.0f} GFLOP/s at most" for name, peak in peaks.items()))
+    print(
+        f"{'way':<26} {'detections':>10} {'MP':>4} {'batch':>5} {'images/s':>9} {'times':>7} {'of peak':>8} {'instances':>10}"
+    )
+    with tempfile.TemporaryDirectory(prefix="predict-") as folder:
+        [body] = draw_photos(1, SIZES["1.5"])
+        sides = {"min_size_px": 320, "max_size_px": 533} if arguments.small else {}
+        image = decode_image(torch.frombuffer(bytearray(body), dtype=torch.uint8))
+        bundle_uri = write_bundle(Path(folder), arguments.backbone, PreprocessConfig(decode_scale=8, **sides), image)
+        rows: list[dict[str, Any]] = []
+        for megapixels, case in cases(arguments, bundle_uri):
+            rows += report(megapixels, case, peaks)
+            if arguments.output:  # after each case: a run that is cut short leaves what it measured
+                settings = {name: getattr(arguments, name) for name in ("backbone", "images", "rounds", "threads")}
+                figures = {"device": describe_device(device), **settings, "peak_flops_per_s": peaks, "rows": rows}
                 write_results(arguments.output, "predict", figures, load_before)
-    print(f"{'':<12} {'images/s':>8} {'of bare':>8} {'CPU s/image':>11} {'of bare':>8} {'instances/image':>15}")
-    for way, row in summary.items():
-        print(
-            f"{way:<12} {row['images_per_s']:>8.3f} {row['share_of_bare']:>7.1%} {row['cpu_s_per_image']:>11.3f} "
-            f"{row['cpu_share_of_bare']:>7.1%} {row['instances_per_image']:>15.1f}"
-        )
-    is_good = summary["job"]["share_of_bare"] >= TARGET_SHARE
-    print(f"the job reaches {'' if is_good else 'less than '}{TARGET_SHARE:.0%} of the bare loop")
-    return 0 if is_good else 1
+    return 0
 
 
 if __name__ == "__main__":

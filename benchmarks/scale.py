@@ -23,7 +23,7 @@ from typing import Any
 import ray
 import torch
 from machine import write_results
-from predict import write_bundle
+from random_network import write_bundle
 from torchvision.io import decode_image
 
 from maskrcnn import cluster
