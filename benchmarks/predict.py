@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,15 @@ SIZES = {"1.5": (1080, 1440), "12": (3000, 4000)}
 """(height, width) by megapixels, px."""
 
 
+WIDTHS = (10, 4, 5, 9, 7, 8, 10)
+
+
 def draw_photos(num: int, size: tuple[int, int]) -> list[bytes]:
     """Draw shelves as JPEG files; large ones are enlarged, since it is their decoding that is measured."""
     bodies = []
     for seed in range(num):
-        shelf = Image.fromarray(
-            draw_shelf(seed, width=min(size[1], 1440), height=min(size[0], 1080), num_boards=5).image
-        )
+        drawn = draw_shelf(seed, width=min(size[1], 1440), height=min(size[0], 1080), num_boards=5)
+        shelf = Image.fromarray(drawn.image)
         file = io.BytesIO()
         shelf.resize((size[1], size[0])).save(file, "JPEG", quality=90)
         bodies.append(file.getvalue())
@@ -154,6 +156,11 @@ def cases(arguments: argparse.Namespace, bundle_uri: str) -> Iterator[tuple[str,
                 yield megapixels, Case(arguments, bundle_uri, bodies, num, batch_size)
 
 
+def print_row(way: str, cells: Sequence[object]) -> None:
+    """Print a line of the table."""
+    print(f"{way:<26} " + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)), flush=True)
+
+
 def report(megapixels: str, case: Case, peaks: dict[str, float]) -> list[dict[str, Any]]:
     """Measure a case, print its rows and give them."""
     measured, flops = case.measure(), case.flops()
@@ -175,10 +182,17 @@ def report(megapixels: str, case: Case, peaks: dict[str, float]) -> list[dict[st
             "share_of_peak": images_per_s * flops / peaks[way.split()[1]],
         }
         rows.append(row)
+        cells = (
+            case.num_detections,
+            megapixels,
+            case.batch_size,
+            f"{images_per_s:.3f}",
+            f"{row['times_torchvision_fp32']:.2f}",
+            f"{row['share_of_peak']:.0%}",
+            f"{row['instances_per_image']:.1f}",
+        )
         print(
-            f"{way:<26} {case.num_detections:>10} {megapixels:>4} {case.batch_size:>5} {images_per_s:>9.3f} "
-            f"{row['times_torchvision_fp32']:>7.2f} {row['share_of_peak']:>8.0%} {row['instances_per_image']:>10.1f}",
-            flush=True,
+            f"{way:<26} " + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)), flush=True
         )
     return rows
 
@@ -213,9 +227,8 @@ def main() -> int:
         name: reachable_flops(device, dtype) for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     print(", ".join(f"{name}: {peak / 1e9:,.0f} GFLOP/s at most" for name, peak in peaks.items()))
-    print(
-        f"{'way':<26} {'detections':>10} {'MP':>4} {'batch':>5} {'images/s':>9} {'times':>7} {'of peak':>8} {'instances':>10}"
-    )
+    columns = ("detections", "MP", "batch", "images/s", "times", "of peak", "instances")
+    print_row("way", columns)
     with tempfile.TemporaryDirectory(prefix="predict-") as folder:
         [body] = draw_photos(1, SIZES["1.5"])
         sides = {"min_size_px": 320, "max_size_px": 533} if arguments.small else {}
