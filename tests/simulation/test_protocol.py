@@ -22,7 +22,7 @@ from maskrcnn.labelling.digests import Digests, Records, places_in
 from maskrcnn.storage import PutAnswer
 from tests.simulation import world as sim
 
-NUM_SCHEDULES = int(os.environ.get("PROTOCOL_SCHEDULES", "4000"))
+NUM_SCHEDULES = int(os.environ.get("PROTOCOL_SCHEDULES", "3000"))
 NUM_BATCHES = 8
 
 

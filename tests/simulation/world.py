@@ -209,7 +209,7 @@ def calm(world: World, manifest: pa.Table, retry: set[str]) -> protocol.Reconcil
 
 
 def _start(world: World, manifest: pa.Table, token: str, retry: set[str]) -> Driver:
-    batches = manifest.to_batches(world.rng.choice([1, 3, 100]))
+    batches = manifest.to_batches(world.rng.choice([3, 100]))
     backlog = Backlog(Manifest(batches), ROWS_PER_PART, max_rows=world.rng.choice([2, 2, 2, 4, 100]))
     steps = protocol.run_driver(backlog, token, retry)
     return Driver(manifest, token, steps, pending=next(steps))
