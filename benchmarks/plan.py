@@ -132,6 +132,7 @@ def plan_in_this_process(folder: Path, as_driver: bool) -> dict[str, Any]:
     from maskrcnn.labelling import protocol
     from maskrcnn.labelling.backlog import Backlog
     from maskrcnn.labelling.manifest import Manifest
+    from maskrcnn.labelling.row_groups import open_parquet, read_batches
 
     seconds: dict[str, float] = {}
 
@@ -146,8 +147,8 @@ def plan_in_this_process(folder: Path, as_driver: bool) -> dict[str, Any]:
         manifest = list_manifest(str(folder / "manifest.parquet"), date_from=DATE_PATTERN)
     else:
         imported_bytes, begin = rss_bytes(), time.perf_counter()
-        listed = pq.ParquetFile(folder / "listed.parquet", buffer_size=1 << 20)
-        manifest = Manifest(listed.iter_batches(), may_repeat=False)
+        with (folder / "listed.parquet").open("rb") as file:
+            manifest = Manifest(read_batches(open_parquet(file)), may_repeat=False)
     listing_seconds, listed_bytes = time.perf_counter() - begin, peak_rss_bytes()
     begin_wall, begin_cpu = time.perf_counter(), time.process_time()
     output = Output(str(folder / "output"))
@@ -246,9 +247,7 @@ def main() -> int:
     parser.add_argument(
         "--dates", type=int, help="dates that are planned and labelled before (default: 365; 0: not that case)"
     )
-    parser.add_argument(
-        "--keys", type=int, help="images of a date (default: 1000000), and 3 and 10 times that"
-    )
+    parser.add_argument("--keys", type=int, help="images of a date (default: 1000000), and 3 and 10 times that")
     parser.add_argument("--runs", type=int, default=3, help="planning runs a case, of which the median is given")
     parser.add_argument("--processes", type=int, default=2, help="that write the earlier dates")
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")

@@ -12,13 +12,10 @@ from urllib.parse import unquote_plus
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from maskrcnn import storage
 from maskrcnn.errors import InputError
-
-ROWS_AT_ONCE = 1 << 16
-READ_AHEAD_BYTES = 1 << 20
+from maskrcnn.labelling.row_groups import open_parquet, read_batches
 
 _NAMES = {
     "PARQUET": {"key": "key", "size": "size", "e_tag": "etag", "last_modified_date": "last_modified"},
@@ -61,7 +58,7 @@ def read_inventory(document: dict[str, Any], uri: str) -> Iterator[pa.Table]:
 
 def _read_parquet(file_uri: str) -> Iterator[pa.Table]:
     with storage.open_input(file_uri) as file:
-        for batch in pq.ParquetFile(file, buffer_size=READ_AHEAD_BYTES).iter_batches(ROWS_AT_ONCE):
+        for batch in read_batches(open_parquet(file)):
             yield pa.Table.from_batches([batch])
 
 

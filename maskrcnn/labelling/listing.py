@@ -24,10 +24,9 @@ from maskrcnn.labelling.columns import RESERVED_COLUMNS
 from maskrcnn.labelling.dates import with_date
 from maskrcnn.labelling.inventory import is_inventory, read_inventory
 from maskrcnn.labelling.manifest import Manifest
+from maskrcnn.labelling.row_groups import open_parquet, read_batches
 
 HEADS_IN_FLIGHT = 64
-ROWS_AT_ONCE = 1 << 16
-READ_AHEAD_BYTES = 1 << 20
 
 LISTED_SCHEMA = pa.schema(
     [
@@ -154,13 +153,13 @@ def _read_manifest(uri: str) -> Iterator[pa.Table]:
     """Read a manifest Parquet: image_uri (or uri), perhaps etag and size, and any columns of the user's."""
     try:
         with storage.open_input(uri) as file:
-            manifest = pq.ParquetFile(file, buffer_size=READ_AHEAD_BYTES)
+            manifest = open_parquet(file)
             names = manifest.schema_arrow.names
             if not {"image_uri", "uri"} & set(names):
                 raise InputError("the manifest", f"must have a column image_uri, has {', '.join(names)}", uri)
             image_uri = "image_uri" if "image_uri" in names else "uri"
             is_believed = _has_versions(manifest, image_uri)
-            for batch in manifest.iter_batches(ROWS_AT_ONCE):
+            for batch in read_batches(manifest):
                 rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
                 rows = rows.rename_columns(["image_uri" if name == image_uri else name for name in names])
                 yield _with_versions(rows, uri, is_believed)
@@ -174,7 +173,7 @@ def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
     """Say whether the manifest gives every image's etag and size; those of local files are always asked for."""
     if not {"etag", "size"} <= set(manifest.schema_arrow.names):
         return False
-    for batch in manifest.iter_batches(ROWS_AT_ONCE, columns=[image_uri, "etag", "size"]):
+    for batch in read_batches(manifest, [image_uri, "etag", "size"]):
         is_remote = pc.match_substring_regex(batch[image_uri].cast(pa.string()), "^[a-z0-9]+://")
         if batch["etag"].null_count or batch["size"].null_count or pc.all(is_remote).as_py() is False:
             return False

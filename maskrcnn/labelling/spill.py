@@ -89,9 +89,11 @@ class RecordSpill:
 
     def _write_block(self) -> None:
         records = np.concatenate(self._waiting)
-        partitions = records["digest"].copy().view(np.uint8).reshape(len(records), -1)[:, 0]
+        partitions = records.view(np.uint8)[:: RECORD.itemsize]
         starts = np.concatenate([[0], np.cumsum(np.bincount(partitions, minlength=_NUM_PARTITIONS))]).astype(np.uint32)
-        place = self._file.append(records[np.argsort(partitions, kind="stable")].tobytes())
+        order = np.argsort(partitions, kind="stable")
+        # Without fields: seven times as fast.
+        place = self._file.append(records.view(np.dtype((np.void, RECORD.itemsize))).take(order).tobytes())
         self._blocks.append((place, starts))
         self._num_written += len(records)
         self._waiting, self._num_waiting = [], 0
