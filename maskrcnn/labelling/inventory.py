@@ -5,6 +5,8 @@ Source: Amazon S3 user guide, "Amazon S3 Inventory list" (manifest.json, fileSch
 
 from __future__ import annotations
 
+import gzip
+import io
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_plus
@@ -66,9 +68,12 @@ def _read_csv(file_uri: str, schema: str) -> Iterator[pa.Table]:
     body = storage.read_bytes(file_uri)
     fields = [name.strip() for name in schema.split(",")]
     types = dict.fromkeys(fields, pa.string()) | {"Size": pa.int64(), "LastModifiedDate": pa.timestamp("us", tz="UTC")}
-    compression = "gzip" if body[:2] == b"\x1f\x8b" else None
+    packed = io.BytesIO(body)
+    lines = io.BufferedReader(gzip.GzipFile(fileobj=packed) if body[:2] == b"\x1f\x8b" else packed)
+    if not lines.peek(1):
+        return
     batches = pa_csv.open_csv(
-        pa.input_stream(pa.py_buffer(body), compression=compression),
+        lines,
         read_options=pa_csv.ReadOptions(column_names=fields),
         convert_options=pa_csv.ConvertOptions(column_types=types),
     )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from datetime import UTC, date, datetime
@@ -134,6 +133,49 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
         list_table(str(tmp_path / "m.parquet"))
 
 
+@pytest.mark.parametrize("has_versions", [True, False])
+def test_a_manifest_of_many_row_groups_is_read_whole(photos: Path, tmp_path: Path, has_versions: bool) -> None:
+    root = "s3://b" if has_versions else str(photos)
+    uris = [f"{root}/{place % 40:02d}.jpg" for place in range(50)]
+    columns: dict[str, Any] = {"image_uri": uris, "shop": pa.array([f"s{place}" for place in range(50)])}
+    columns["shop"] = columns["shop"].dictionary_encode()
+    if has_versions:
+        columns |= {"etag": [str(place) for place in range(50)], "size": list(range(50))}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet", row_group_size=7)
+    manifest = list_manifest(str(tmp_path / "m.parquet"))
+    listed = to_table(manifest)
+    assert listed["image_uri"].to_pylist() == uris[:40]
+    assert listed["shop"].to_pylist() == [f"s{place}" for place in range(40)]
+    assert listed["etag"].to_pylist() == [str(place) if has_versions else "" for place in range(40)]
+    assert (manifest.num_images, manifest.num_bytes) == (40, sum(range(40)) if has_versions else 0)
+    assert len(list(manifest.batches())) > 1
+
+
+def test_one_image_without_a_version_has_all_versions_asked_for(photos: Path, tmp_path: Path) -> None:
+    columns = {"image_uri": [f"file://{photos}/notes.txt"] * 3, "etag": ["1", "2", None], "size": [1, 2, 3]}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet", row_group_size=1)
+    assert list_table(str(tmp_path / "m.parquet"))["etag"].to_pylist() == [storage.stat(str(photos / "notes.txt")).etag]
+
+
+def test_a_manifest_whose_size_is_no_number_is_refused(tmp_path: Path) -> None:
+    uri = write_manifest(tmp_path / "m.parquet", {"image_uri": ["s3://b/a"], "etag": ["1"], "size": ["large"]})
+    with pytest.raises(InputError, match="the manifest needs an integer size"):
+        list_manifest(uri)
+
+
+def test_a_coco_file_takes_its_own_from_a_large_folder(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for place in range(30):
+        (tmp_path / "photos" / f"{place:02d}.jpg").write_bytes(b"x" * place)
+    images = [{"id": place, "file_name": f"{place:02d}.jpg"} for place in (29, 3, 17, 3)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("maskrcnn.storage.local.LISTING_BATCH_SIZE", 3)
+        listed = list_table(str(tmp_path / "coco.json"), image_root_uri=str(tmp_path / "photos"))
+    assert listed["image_id"].to_pylist() == [29, 3, 17]
+    assert listed["size"].to_pylist() == [29, 3, 17]
+
+
 def test_a_coco_file_gives_image_ids_and_missing_files_are_kept(photos: Path, tmp_path: Path) -> None:
     images = [{"id": 5, "file_name": "2026-11-22/a.jpg"}, {"id": 9, "file_name": "gone.jpg"}]
     (tmp_path / "coco.json").write_text(json.dumps({"images": images}))
@@ -194,45 +236,3 @@ def test_a_column_named_date_can_be_the_date(tmp_path: Path) -> None:
 def test_an_unclear_date_source_is_refused(photos: Path, date_from: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         list_table(str(photos), date_from=date_from)
-
-
-INVENTORY = {
-    "sourceBucket": "photos",
-    "destinationBucket": "arn:aws:s3:::INVENTORY",
-    "version": "2016-11-30",
-    "fileSchema": "Bucket, Key, Size, LastModifiedDate, ETag",
-}
-
-
-def test_an_inventory_in_csv_is_a_manifest(bucket: str) -> None:
-    time = "2026-11-22T05:00:00.000Z"
-    rows = f'"photos","a%20b/%C3%BC.jpg","5","{time}","abc"\n"photos","folder/","0","{time}","d"\n'
-    storage.put(f"{bucket}/inv/data/1.csv.gz", gzip.compress(rows.encode()))
-    document = {**INVENTORY, "destinationBucket": f"arn:aws:s3:::{bucket.removeprefix('s3://')}", "fileFormat": "CSV"}
-    storage.put(
-        f"{bucket}/inv/manifest.json", json.dumps({**document, "files": [{"key": "inv/data/1.csv.gz"}]}).encode()
-    )
-    listed = list_table(f"{bucket}/inv/manifest.json", date_from="last-modified")
-    expected = {"image_uri": "s3://photos/a b/ü.jpg", "etag": "abc", "size": 5, "date": "2026-11-22"}
-    assert listed.to_pylist() == [expected]
-
-
-def test_an_inventory_in_parquet_gives_the_latest_versions(bucket: str, tmp_path: Path) -> None:
-    rows = pa.table(
-        {
-            "bucket": ["photos"] * 3,
-            "key": ["a.jpg", "a.jpg", "gone.jpg"],
-            "is_latest": [True, False, True],
-            "is_delete_marker": [False, False, True],
-            "size": [5, 4, None],
-            "last_modified_date": [datetime(2026, 11, 22, tzinfo=UTC)] * 3,
-            "e_tag": ["new", "old", None],
-        }
-    )
-    pq.write_table(rows, tmp_path / "1.parquet")
-    storage.put(f"{bucket}/data/1.parquet", (tmp_path / "1.parquet").read_bytes())
-    document = {**INVENTORY, "destinationBucket": f"arn:aws:s3:::{bucket.removeprefix('s3://')}"}
-    document = {**document, "fileFormat": "Parquet", "files": [{"key": "data/1.parquet"}]}
-    storage.put(f"{bucket}/manifest.json", json.dumps(document).encode())
-    listed = list_table(f"{bucket}/manifest.json")
-    assert listed.to_pylist() == [{"image_uri": "s3://photos/a.jpg", "etag": "new", "size": 5, "date": None}]
