@@ -36,7 +36,6 @@ from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
 ROWS_PER_PART = 2048
 SETTINGS = {"bundle_sha256": "0" * 64}
 MULTIPLES = (1, 3, 10)
-"""Of the number of keys: to see what memory grows by."""
 LIMIT_S = 120.0
 """Of a driver, to list and to plan."""
 LIMIT_BYTES = 2 << 30
@@ -247,7 +246,10 @@ def main() -> int:
     parser.add_argument(
         "--dates", type=int, help="dates that are planned and labelled before (default: 365; 0: not that case)"
     )
-    parser.add_argument("--keys", type=int, help="images of a date (default: 1000000), and 3 and 10 times that")
+    parser.add_argument("--keys", type=int, help="images of a date (default: 1000000)")
+    parser.add_argument(
+        "--multiples", type=int, nargs="*", default=MULTIPLES, help="of --keys, nine tenths planned (default: 1 3 10)"
+    )
     parser.add_argument("--runs", type=int, default=3, help="planning runs a case, of which the median is given")
     parser.add_argument("--processes", type=int, default=2, help="that write the earlier dates")
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
@@ -262,7 +264,7 @@ def main() -> int:
     keys = arguments.keys or (10_000 if arguments.small else 1_000_000)
     if dates < 0 or min(keys, arguments.runs, arguments.processes) < 1:
         parser.error("--dates must be 0 or more, --keys, --runs and --processes must be 1 or more")
-    needed = max(dates, 10 * max(MULTIPLES)) * keys * PLAN_BYTES_PER_KEY
+    needed = max(dates, 0, *(10 * many for many in arguments.multiples)) * keys * PLAN_BYTES_PER_KEY
     free = shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free
     if needed > free:
         parser.error(
@@ -273,7 +275,7 @@ def main() -> int:
     cases = [
         *(
             Case("most of the input is planned", dates=0, keys=many * keys, planned_of_listed=many * keys * 9 // 10)
-            for many in MULTIPLES
+            for many in arguments.multiples
         ),
         Case("a new date after many", dates=dates, keys=keys, planned_of_listed=0),
     ]
