@@ -30,12 +30,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from machine import peak_rss_bytes, rss_bytes, write_results
 
-from maskrcnn.labelling.backlog import MAX_ROWS_PER_PLAN
+from maskrcnn.errors import TRANSIENT_KINDS
+from maskrcnn.labelling import protocol
+from maskrcnn.labelling.backlog import MAX_ROWS_PER_PLAN, Backlog
+from maskrcnn.labelling.manifest import Manifest
 from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.row_groups import open_parquet, read_batches
 
 ROWS_PER_PART = 2048
 SETTINGS = {"bundle_sha256": "0" * 64}
-MULTIPLES = (1, 3, 10)
 LIMIT_S = 120.0
 """Of a driver, to list and to plan."""
 LIMIT_BYTES = 2 << 30
@@ -127,12 +130,6 @@ def plan_in_this_process(folder: Path, as_driver: bool) -> dict[str, Any]:
         folder: the case.
         as_driver: list with the job's own code, in a process that has loaded torch and Ray; else the listing is given.
     """
-    from maskrcnn.errors import TRANSIENT_KINDS
-    from maskrcnn.labelling import protocol
-    from maskrcnn.labelling.backlog import Backlog
-    from maskrcnn.labelling.manifest import Manifest
-    from maskrcnn.labelling.row_groups import open_parquet, read_batches
-
     seconds: dict[str, float] = {}
 
     def timed(name: str, begin: float) -> None:
@@ -142,10 +139,10 @@ def plan_in_this_process(folder: Path, as_driver: bool) -> dict[str, Any]:
         from maskrcnn.labelling import job  # noqa: F401  what a driver imports is part of its memory
         from maskrcnn.labelling.listing import list_manifest
 
-        imported_bytes, begin = rss_bytes(), time.perf_counter()
+    imported_bytes, begin = rss_bytes(), time.perf_counter()
+    if as_driver:
         manifest = list_manifest(str(folder / "manifest.parquet"), date_from=DATE_PATTERN)
     else:
-        imported_bytes, begin = rss_bytes(), time.perf_counter()
         with (folder / "listed.parquet").open("rb") as file:
             manifest = Manifest(read_batches(open_parquet(file)), may_repeat=False)
     listing_seconds, listed_bytes = time.perf_counter() - begin, peak_rss_bytes()
@@ -172,13 +169,13 @@ def plan_in_this_process(folder: Path, as_driver: bool) -> dict[str, Any]:
     steps = protocol.run_driver(Backlog(manifest, ROWS_PER_PART), "benchmark", TRANSIENT_KINDS)
     begin, request = time.perf_counter(), next(steps)
     while not isinstance(request, protocol.MakeParts):
-        timed("decide", begin)
+        timed("read plans and decide", begin)
         name, begin = type(request).__name__, time.perf_counter()
         reply = answer(request)
         timed(name, begin)
         begin = time.perf_counter()
         request = steps.send(reply)
-    timed("decide", begin)
+    timed("read plans and decide", begin)
     return {
         "seconds": time.perf_counter() - begin_wall,
         "cpu_seconds": time.process_time() - begin_cpu,
@@ -228,13 +225,11 @@ def measure(case: Case, runs: int, num_processes: int, within: Path | None) -> d
     expected = case.keys - case.planned_of_listed
     if any(one["images_to_label"] != expected for one in [*results, *drivers]):
         raise SystemExit(f"{case.name}: {median['images_to_label']} images were planned, not {expected}")
-    seconds = [round(one["seconds"], 3) for one in results]
     return {
         **vars(case),
         **generated,
         **median,
-        "all_seconds": seconds,
-        "load_average": os.getloadavg()[0],
+        "all_seconds": [round(one["seconds"], 3) for one in results],
         "as_driver": drivers[len(drivers) // 2],
     }
 
@@ -243,13 +238,9 @@ def main() -> int:
     """Run the cases; 0 when all are within the limits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="10 dates of 10,000 keys: seconds instead of minutes")
-    parser.add_argument(
-        "--dates", type=int, help="dates that are planned and labelled before (default: 365; 0: not that case)"
-    )
+    parser.add_argument("--dates", type=int, help="that are labelled before (default: 365; 0: not that case)")
     parser.add_argument("--keys", type=int, help="images of a date (default: 1000000)")
-    parser.add_argument(
-        "--multiples", type=int, nargs="*", default=MULTIPLES, help="of --keys, nine tenths planned (default: 1 3 10)"
-    )
+    parser.add_argument("--multiples", type=int, nargs="*", default=(1, 3, 10), help="of --keys, nine tenths planned")
     parser.add_argument("--runs", type=int, default=3, help="planning runs a case, of which the median is given")
     parser.add_argument("--processes", type=int, default=2, help="that write the earlier dates")
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
@@ -267,9 +258,7 @@ def main() -> int:
     needed = max(dates, 0, *(10 * many for many in arguments.multiples)) * keys * PLAN_BYTES_PER_KEY
     free = shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free
     if needed > free:
-        parser.error(
-            f"--dates x --keys needs about {needed >> 30} GiB of disk, {free >> 30} GiB are free; see --folder"
-        )
+        parser.error(f"about {needed >> 30} GiB of disk are needed, {free >> 30} GiB are free; see --folder")
 
     load_before = os.getloadavg()[0]
     cases = [
@@ -297,8 +286,6 @@ def main() -> int:
             f"{row['as_driver']['peak_rss_bytes'] / 2**20:>8.0f}",
             flush=True,
         )
-        steps = ", ".join(f"{name} {value:.2f}" for name, value in row["seconds_by_step"].items())
-        print(f"    s by step: {steps}", flush=True)
     if arguments.output:
         write_results(arguments.output, "plan", {"rows_per_part": ROWS_PER_PART, "rows": rows}, load_before)
     drivers = [row["as_driver"] for row in rows]
