@@ -276,8 +276,7 @@ def main() -> int:
         f"{'list s':>8} {'plan s':>8} {'peak MiB':>8}"
     )
     for case in cases:
-        row = measure(case, arguments.runs, arguments.processes, arguments.folder)
-        rows.append(row)
+        rows.append(row := measure(case, arguments.runs, arguments.processes, arguments.folder))
         planned = row["dates"] * row["keys"] + row["planned_of_listed"]
         print(
             f"{row['name']:<28} {row['keys']:>8} {planned:>9} {row['images_to_label']:>7} "
