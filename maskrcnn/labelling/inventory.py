@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from maskrcnn import storage
 from maskrcnn.errors import InputError
+from maskrcnn.labelling.row_groups import open_parquet, read_batches
 
-_PARQUET_NAMES = {"key": "key", "size": "size", "e_tag": "etag", "last_modified_date": "last_modified"}
-_CSV_NAMES = {"Key": "key", "Size": "size", "ETag": "etag", "LastModifiedDate": "last_modified"}
+_NAMES = {
+    "PARQUET": {"key": "key", "size": "size", "e_tag": "etag", "last_modified_date": "last_modified"},
+    "CSV": {"Key": "key", "Size": "size", "ETag": "etag", "LastModifiedDate": "last_modified"},
+}
 
 
 def is_inventory(document: Any) -> bool:
@@ -27,14 +30,14 @@ def is_inventory(document: Any) -> bool:
     return isinstance(document, dict) and {"sourceBucket", "fileFormat", "files"} <= document.keys()
 
 
-def read_inventory(document: dict[str, Any], uri: str) -> pa.Table:
-    """Read every file that an inventory manifest names.
+def read_inventory(document: dict[str, Any], uri: str) -> Iterator[pa.Table]:
+    """Read the files that an inventory manifest names, one after the other.
 
     Args:
         document: the parsed manifest.json.
         uri: where it lies, for messages; its bucket holds the files.
 
-    Returns:
+    Yields:
         image_uri, etag (string), size (int64), last_modified (timestamp[us, UTC]) of the current versions.
 
     Raises:
@@ -42,34 +45,52 @@ def read_inventory(document: dict[str, Any], uri: str) -> pa.Table:
     """
     bucket = str(document.get("destinationBucket", "")).removeprefix("arn:aws:s3:::")
     base = f"s3://{bucket}" if bucket else uri.rsplit("/", 1)[0]
-    tables = [
-        _read_file(document, storage.read_bytes(storage.join(base, str(file["key"]))), uri)
-        for file in document["files"]
-    ]
-    if not tables:
+    if not document["files"]:
         raise InputError("the inventory", "names no files", uri)
-    listed = pa.concat_tables(tables)
-    is_object = pc.invert(pc.match_substring_regex(listed["key"], r"(^|/)\.[^/]*$|/$"))
-    listed = listed.filter(is_object)
-    uris = pc.binary_join_element_wise(f"s3://{document['sourceBucket']}/", listed["key"], "")
-    return pa.table(
-        {
-            "image_uri": uris,
-            "etag": pc.utf8_trim(pc.fill_null(listed["etag"], ""), characters='"'),
-            "size": pc.fill_null(listed["size"], 0),
-            "last_modified": listed["last_modified"],
-        }
+    file_format = str(document["fileFormat"]).upper()
+    if file_format not in _NAMES:
+        raise InputError("the inventory's fileFormat", f"must be Parquet or CSV, got {file_format}", uri)
+    for file in document["files"]:
+        file_uri = storage.join(base, str(file["key"]))
+        is_csv = file_format == "CSV"
+        for rows in _read_csv(file_uri, str(document["fileSchema"])) if is_csv else _read_parquet(file_uri):
+            named = _named_columns(rows, _NAMES[file_format], uri)
+            yield _current_objects(named, str(document["sourceBucket"]))
+
+
+def _read_parquet(file_uri: str) -> Iterator[pa.Table]:
+    with storage.open_input(file_uri) as file:
+        for batch in read_batches(open_parquet(file)):
+            yield pa.Table.from_batches([batch])
+
+
+def _read_csv(file_uri: str, schema: str) -> Iterator[pa.Table]:
+    body = storage.read_bytes(file_uri)
+    fields = [name.strip() for name in schema.split(",")]
+    types = dict.fromkeys(fields, pa.string()) | {"Size": pa.int64(), "LastModifiedDate": pa.timestamp("us", tz="UTC")}
+    packed = io.BytesIO(body)
+    lines = io.BufferedReader(gzip.GzipFile(fileobj=packed) if body[:2] == b"\x1f\x8b" else packed)
+    if not lines.peek(1):
+        return
+    batches = pa_csv.open_csv(
+        lines,
+        read_options=pa_csv.ReadOptions(column_names=fields),
+        convert_options=pa_csv.ConvertOptions(column_types=types),
     )
+    for batch in batches:
+        rows = pa.Table.from_batches([batch])
+        yield rows.set_column(fields.index("Key"), "Key", _url_decoded(rows["Key"])) if "Key" in fields else rows
 
 
-def _read_file(document: dict[str, Any], body: bytes, uri: str) -> pa.Table:
-    match str(document["fileFormat"]).upper():
-        case "PARQUET":
-            rows, names = pq.read_table(io.BytesIO(body)), _PARQUET_NAMES
-        case "CSV":
-            rows, names = _read_csv(document, body), _CSV_NAMES
-        case other:
-            raise InputError("the inventory's fileFormat", f"must be Parquet or CSV, got {other}", uri)
+def _url_decoded(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Decode keys, which are URL-encoded in CSV inventories, and only there."""
+    is_encoded = pc.match_substring_regex(keys, "[%+]")
+    decoded = [unquote_plus(key) for key in keys.filter(is_encoded).to_pylist()]
+    return pc.replace_with_mask(keys, is_encoded.combine_chunks(), pa.array(decoded, pa.string()))
+
+
+def _named_columns(rows: pa.Table, names: dict[str, str], uri: str) -> pa.Table:
+    """Give key, size, etag and last_modified of the latest versions."""
     missing = [name for name in names if name not in rows.column_names]
     if missing:
         rule = f"must have the fields {', '.join(names)}; {', '.join(missing)} is missing"
@@ -86,16 +107,14 @@ def _read_file(document: dict[str, Any], body: bytes, uri: str) -> pa.Table:
     )
 
 
-def _read_csv(document: dict[str, Any], body: bytes) -> pa.Table:
-    if body[:2] == b"\x1f\x8b":
-        body = gzip.decompress(body)
-    fields = [name.strip() for name in str(document["fileSchema"]).split(",")]
-    types = dict.fromkeys(fields, pa.string()) | {"Size": pa.int64(), "LastModifiedDate": pa.timestamp("us", tz="UTC")}
-    rows = pa_csv.read_csv(
-        io.BytesIO(body),
-        read_options=pa_csv.ReadOptions(column_names=fields),
-        convert_options=pa_csv.ConvertOptions(column_types=types),
+def _current_objects(listed: pa.Table, bucket: str) -> pa.Table:
+    """Leave out folders and hidden files, and spell the rest as a manifest does."""
+    listed = listed.filter(pc.invert(pc.match_substring_regex(listed["key"], r"(^|/)\.[^/]*$|/$")))
+    return pa.table(
+        {
+            "image_uri": pc.binary_join_element_wise(f"s3://{bucket}/", listed["key"], ""),
+            "etag": pc.utf8_trim(pc.fill_null(listed["etag"], ""), characters='"'),
+            "size": pc.fill_null(listed["size"], 0),
+            "last_modified": listed["last_modified"],
+        }
     )
-    # Keys are URL-encoded in CSV inventories, and only there.
-    keys = pa.array([unquote_plus(key) for key in rows["Key"].to_pylist()], pa.string())
-    return rows.set_column(fields.index("Key"), "Key", keys)

@@ -12,18 +12,20 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 
 from maskrcnn import cluster, storage
 from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, LabelConfig, SliceConfig, ThresholdConfig
 from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, NotFoundError, OutputError, UnavailableError
 from maskrcnn.labelling import pipeline, protocol
+from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.costs import find_costs, load_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast, forecast_run
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
 from maskrcnn.labelling.output import Output, PlanHeader, complete_name, num_rows_by_date
-from maskrcnn.labelling.plan import PartId, PlannedPart, plan_rows
+from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool, name_device, size_pool
 from maskrcnn.labelling.record import DryRun, Tally, build_record, warn_if_late
 from maskrcnn.model.bundle import Bundle, load_bundle
@@ -81,7 +83,7 @@ class LabellingJob:
             date_from=config.date_from,
             leave_out_uri=self._output.uri,
         )
-        self._dates = set(self.manifest["date"].unique().to_pylist())
+        self._dates = self.manifest.dates
         self._touched_dates = set(self._dates)
         self._complete_before = self._output.list_complete()
         self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
@@ -93,17 +95,23 @@ class LabellingJob:
     def dry_run(self) -> DryRun:
         """Say what would be done; reads the plans, writes nothing."""
         numbers = range(1, max([0, *self._output.list_plans()]) + 1)
-        planned = self._output.read_planned(numbers, self._dates)
-        failed = self._output.read_failed(self._retry_kinds, self._dates)
-        rows = plan_rows(self.manifest, planned, failed, self._retry_kinds, self._rows_per_part())
+        backlog = self._backlog()
+        backlog.subtract(self._output.read_planned(numbers, self._dates))
+        backlog.retry(self._output.read_failed(self._retry_kinds, self._dates))
+        num_to_plan = num_parts_to_plan = num_bytes = 0
+        while (rows := backlog.next_plan()) is not None:
+            num_to_plan += len(rows)
+            num_parts_to_plan += rows["part"][-1].as_py() + 1
+            num_bytes += pc.sum(rows["size"]).as_py()
+            backlog.advance()
         made = self._output.list_parts()
         left = [part for part in self._output.read_parts(numbers) if part.id not in made]
         return DryRun(
-            num_listed=len(self.manifest),
-            num_planned_before=len(planned),
-            num_to_plan=len(rows),
-            num_parts_to_plan=0 if len(rows) == 0 else rows["part"][-1].as_py() + 1,
-            num_bytes=sum(chunk.to_numpy().sum() for chunk in rows["size"].chunks),
+            num_listed=self.manifest.num_images,
+            num_planned_before=backlog.num_planned,
+            num_to_plan=num_to_plan,
+            num_parts_to_plan=num_parts_to_plan,
+            num_bytes=num_bytes,
             num_parts_left=len(left),
             num_images_left=sum(part.num_images for part in left),
             costs=self._find_costs(),
@@ -117,7 +125,7 @@ class LabellingJob:
             ClusterError: when the cluster is too small.
             UnavailableError: when a store stays away.
         """
-        steps = protocol.run_driver(self.manifest, self.run_id, self._retry_kinds, self._rows_per_part())
+        steps = protocol.run_driver(self._backlog(), self.run_id, self._retry_kinds)
         try:
             return self._report(protocol.converse(steps, self._perform))
         except (AccessError, NotFoundError) as error:  # a file in a folder's place, a bucket that is gone
@@ -153,6 +161,9 @@ class LabellingJob:
                     self._output.put_complete(date, as_of_plan, parts, self.run_id)
                 return None
         raise TypeError(f"no answer to {request}")
+
+    def _backlog(self) -> Backlog:
+        return Backlog(self.manifest, self._rows_per_part())
 
     def _rows_per_part(self) -> int:
         if self._config.rows_per_part is not None:
@@ -229,7 +240,7 @@ class LabellingJob:
             seconds=time.monotonic() - self._begin,
             config=self._config,
             settings=self._settings,
-            num_listed=len(self.manifest),
+            num_listed=self.manifest.num_images,
             pool=self._pool,
             tally=self._tally,
             reconciled=reconciled,

@@ -1,15 +1,16 @@
 """What there is to label: a folder, a glob, a bucket prefix, a manifest Parquet, an S3 Inventory or a COCO JSON.
 
-Every form ends as one Arrow table with a row an image: image_uri, etag, size, date, perhaps image_id, and the
-manifest's other columns. Listings stream in as Arrow batches, so that millions of keys do not become Python objects.
+Every form ends as a manifest with a row an image: image_uri, etag, size, date, perhaps image_id, and the manifest's
+other columns. All but a COCO JSON stream in as Arrow batches, so that neither memory nor Python objects grow with them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,8 @@ from maskrcnn.errors import AccessError, InputError, NotFoundError
 from maskrcnn.labelling.columns import RESERVED_COLUMNS
 from maskrcnn.labelling.dates import with_date
 from maskrcnn.labelling.inventory import is_inventory, read_inventory
-from maskrcnn.labelling.plan import drop_repeats
+from maskrcnn.labelling.manifest import Manifest
+from maskrcnn.labelling.row_groups import open_parquet, read_batches
 
 HEADS_IN_FLIGHT = 64
 
@@ -45,7 +47,7 @@ def list_manifest(
     image_root_uri: str | None = None,
     date_from: str | None = None,
     leave_out_uri: str | None = None,
-) -> pa.Table:
+) -> Manifest:
     """List the images to label.
 
     Args:
@@ -64,14 +66,34 @@ def list_manifest(
     """
     uri = storage.normalise(images_uri)
     try:
-        listed = _list(uri, image_root_uri)
+        source = _list(uri, image_root_uri)
+        batches = (
+            batch
+            for listed in source.tables
+            for batch in _finish(listed, uri, date_from, leave_out_uri).to_batches()
+            if len(batch)
+        )
+        manifest = Manifest(batches, may_repeat=source.may_repeat)
     except (AccessError, NotFoundError) as error:
         raise InputError("--images", f"cannot be listed: {error.reason}", error.uri) from error
+    if manifest.num_images == 0:
+        raise InputError("--images", "holds no images, or does not exist", uri)
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Source:
+    tables: Iterable[pa.Table]
+    """With the columns of LISTED_SCHEMA, as far as they are known, and perhaps more."""
+    may_repeat: bool
+    """Whether an image can come twice."""
+
+
+def _finish(listed: pa.Table, uri: str, date_from: str | None, leave_out_uri: str | None) -> pa.Table:
+    """Give some listed rows the manifest's columns."""
     if leave_out_uri is not None:
         listed = listed.filter(pc.invert(pc.starts_with(listed["image_uri"], leave_out_uri + "/")))
-    if len(listed) == 0:
-        raise InputError("--images", "holds no images, or does not exist", uri)
-    manifest = with_date(drop_repeats(listed), date_from)
+    manifest = with_date(listed, date_from)
     known = ["image_uri", "etag", "size", "date", *(["image_id"] if "image_id" in manifest.column_names else [])]
     own = [name for name in manifest.column_names if name not in {*known, *LISTED_SCHEMA.names}]
     for name in own:
@@ -81,22 +103,28 @@ def list_manifest(
     return manifest.select([*known, *own])
 
 
-def _list(uri: str, image_root_uri: str | None) -> pa.Table:
+def _list(uri: str, image_root_uri: str | None) -> _Source:
     if _MAGIC.search(uri) and not _is_there(uri):
-        return _to_table(_list_glob(uri))
+        return _Source(_to_tables(_list_glob(uri)), may_repeat=False)
     if uri.endswith(".parquet"):
-        return _read_manifest(uri)
+        return _Source(_read_manifest(uri), may_repeat=True)
     if uri.endswith(".json"):
-        return _read_json(uri, image_root_uri)
-    listed = _to_table(storage.list_batches(uri))
-    if len(listed) == 0 and storage.exists(uri):
-        return _stat_all([uri])
-    return listed
+        return _Source(_read_json(uri, image_root_uri), may_repeat=True)
+    return _Source(_list_folder(uri), may_repeat=False)
 
 
-def _to_table(batches: Iterator[pa.RecordBatch]) -> pa.Table:
-    renamed = (batch.rename_columns(LISTED_SCHEMA.names).cast(LISTED_SCHEMA) for batch in batches)
-    return pa.Table.from_batches(renamed, schema=LISTED_SCHEMA)
+def _list_folder(uri: str) -> Iterator[pa.Table]:
+    num_listed = 0
+    for listed in _to_tables(storage.list_batches(uri)):
+        num_listed += len(listed)
+        yield listed
+    if num_listed == 0 and storage.exists(uri):
+        yield _stat_all([uri])
+
+
+def _to_tables(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    for batch in batches:
+        yield pa.Table.from_batches([batch.rename_columns(LISTED_SCHEMA.names).cast(LISTED_SCHEMA)])
 
 
 def _is_there(uri: str) -> bool:
@@ -121,47 +149,61 @@ def _glob_to_regex(glob: str) -> str:
     return "".join(pieces)
 
 
-def _read_manifest(uri: str) -> pa.Table:
+def _read_manifest(uri: str) -> Iterator[pa.Table]:
     """Read a manifest Parquet: image_uri (or uri), perhaps etag and size, and any columns of the user's."""
     try:
         with storage.open_input(uri) as file:
-            manifest = pq.ParquetFile(file).read().replace_schema_metadata(None)
+            manifest = open_parquet(file)
+            names = manifest.schema_arrow.names
+            if not {"image_uri", "uri"} & set(names):
+                raise InputError("the manifest", f"must have a column image_uri, has {', '.join(names)}", uri)
+            image_uri = "image_uri" if "image_uri" in names else "uri"
+            is_believed = _has_versions(manifest, image_uri)
+            for batch in read_batches(manifest):
+                rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+                rows = rows.rename_columns(["image_uri" if name == image_uri else name for name in names])
+                yield _with_versions(rows, uri, is_believed)
     except NotFoundError as error:
         raise InputError("--images", "does not exist", uri) from error
     except pa.ArrowInvalid as error:
         raise InputError("--images", f"is not a Parquet file: {error}", uri) from error
-    names = manifest.column_names
-    if "image_uri" not in names:
-        if "uri" not in names:
-            raise InputError("the manifest", f"must have a column image_uri, has {', '.join(names)}", uri)
-        manifest = manifest.rename_columns(["image_uri" if name == "uri" else name for name in names])
-    if manifest["image_uri"].null_count:
+
+
+def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
+    """Say whether the manifest gives every image's etag and size; those of local files are always asked for."""
+    if not {"etag", "size"} <= set(manifest.schema_arrow.names):
+        return False
+    for batch in read_batches(manifest, [image_uri, "etag", "size"]):
+        is_remote = pc.match_substring_regex(batch[image_uri].cast(pa.string()), "^[a-z0-9]+://")
+        if batch["etag"].null_count or batch["size"].null_count or pc.all(is_remote).as_py() is False:
+            return False
+    return True
+
+
+def _with_versions(rows: pa.Table, uri: str, is_believed: bool) -> pa.Table:
+    """Give rows of a manifest the types of a listing, and the versions that the store has, unless they are believed."""
+    if rows["image_uri"].null_count:
         raise InputError("manifest column image_uri", "must have no nulls", uri)
-    if not _has_versions(manifest):
-        uris = [storage.normalise(one) for one in manifest["image_uri"].cast(pa.string()).to_pylist()]
+    if is_believed:
+        etags = pc.utf8_trim(rows["etag"].cast(pa.string()), characters='"')
+        rows = rows.set_column(rows.column_names.index("etag"), "etag", etags)
+    else:
+        uris = [storage.normalise(one) for one in rows["image_uri"].cast(pa.string()).to_pylist()]
         versions = _stat_all(uris)
         for name in LISTED_SCHEMA.names:
-            if name in manifest.column_names:
-                manifest = manifest.drop_columns([name])
-            manifest = manifest.append_column(name, versions[name])
-    else:
-        etags = pc.utf8_trim(manifest["etag"].cast(pa.string()), characters='"')
-        manifest = manifest.set_column(manifest.column_names.index("etag"), "etag", etags)
+            if name in rows.column_names:
+                rows = rows.drop_columns([name])
+            rows = rows.append_column(name, versions[name])
     types = {**{name: LISTED_SCHEMA.field(name).type for name in LISTED_SCHEMA.names}, "image_id": pa.int64()}
-    fields = [pa.field(field.name, types.get(field.name, field.type)) for field in manifest.schema]
-    return manifest.cast(pa.schema(fields))
+    fields = [pa.field(field.name, types.get(field.name, field.type)) for field in rows.schema]
+    try:
+        return rows.cast(pa.schema(fields))
+    except pa.ArrowInvalid as error:
+        rule = f"needs an integer size, a time last_modified and an integer image_id: {error}"
+        raise InputError("the manifest", rule, uri) from error
 
 
-def _has_versions(manifest: pa.Table) -> bool:
-    """Say whether the manifest gives every image's etag and size; those of local files are always asked for."""
-    if not {"etag", "size"} <= set(manifest.column_names):
-        return False
-    if manifest["etag"].null_count or manifest["size"].null_count:
-        return False
-    return bool(pc.all(pc.match_substring_regex(manifest["image_uri"].cast(pa.string()), "^[a-z0-9]+://")).as_py())
-
-
-def _read_json(uri: str, image_root_uri: str | None) -> pa.Table:
+def _read_json(uri: str, image_root_uri: str | None) -> Iterable[pa.Table]:
     try:
         document = json.loads(storage.read_bytes(uri))
     except NotFoundError as error:
@@ -174,7 +216,7 @@ def _read_json(uri: str, image_root_uri: str | None) -> pa.Table:
         raise InputError("--images", "is neither a COCO file nor an S3 Inventory manifest", uri)
     if image_root_uri is None:
         raise InputError("--image-root", "must say where the images of a COCO file lie", uri)
-    return _list_coco(document["images"], uri, storage.normalise(image_root_uri))
+    return [_list_coco(document["images"], uri, storage.normalise(image_root_uri))]
 
 
 def _list_coco(images: list[Any], uri: str, root_uri: str) -> pa.Table:
@@ -183,7 +225,7 @@ def _list_coco(images: list[Any], uri: str, root_uri: str) -> pa.Table:
         if not isinstance(image, dict) or not isinstance(image.get("id"), int) or "file_name" not in image:
             raise InputError(f"images[{place}]", "must have an integer id and a file_name", uri)
     uris = pa.array([safe_join(root_uri, str(image["file_name"])) for image in images], pa.string())
-    listed = _to_table(storage.list_batches(root_uri))
+    listed = _list_only(root_uri, uris)
     found = listed.take(pc.index_in(uris, value_set=listed["image_uri"]))
     return pa.table(
         {
@@ -194,6 +236,25 @@ def _list_coco(images: list[Any], uri: str, root_uri: str) -> pa.Table:
             "image_id": pa.array([image["id"] for image in images], pa.int64()),
         }
     )
+
+
+def _list_only(root_uri: str, uris: pa.Array) -> pa.Table:
+    """List a folder, and keep what is among ``uris``: it may hold far more."""
+    kept: list[pa.Table] = []
+    waiting: list[pa.Table] = []
+    num_waiting = 0
+    for listed in _to_tables(storage.list_batches(root_uri)):
+        waiting.append(listed)
+        num_waiting += len(listed)
+        if num_waiting > len(uris):  # looked up together: each time costs a table of all ``uris``
+            kept.append(_among(waiting, uris))
+            waiting, num_waiting = [], 0
+    return pa.concat_tables([*kept, _among(waiting, uris)])
+
+
+def _among(tables: list[pa.Table], uris: pa.Array) -> pa.Table:
+    listed = pa.concat_tables([LISTED_SCHEMA.empty_table(), *tables])
+    return listed.filter(pc.is_in(listed["image_uri"], value_set=uris))
 
 
 def _stat_all(uris: list[str]) -> pa.Table:

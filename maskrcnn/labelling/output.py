@@ -14,21 +14,29 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from maskrcnn import storage
 from maskrcnn.errors import TRANSIENT_KINDS, AccessError, NotFoundError, OutputError
+from maskrcnn.labelling.digests import RECORD, Records, digest_attempts
 from maskrcnn.labelling.plan import PLANNED_COLUMNS, PartId, PlannedPart, parse_part_id
 from maskrcnn.storage import PutAnswer
 
 FORMAT_VERSION = 1
 READS_IN_FLIGHT = 16
+ROWS_A_READER = 1 << 18
+"""Of a plan; more of them are read by several threads."""
+ROWS_AT_ONCE = 1 << 14
+"""That a thread holds as text."""
 
 _HEADER_KEY = b"maskrcnn"
 _PLAN_FILE = re.compile(r"/plans/(\d{6,})\.parquet$")
@@ -98,23 +106,26 @@ class Output:
         except NotFoundError:
             return None
 
-    def read_planned(self, numbers: Iterable[int], dates: Collection[str | None]) -> pa.Table:
-        """Read the keys and attempts that plans hold for some dates."""
-        tables = _in_parallel(lambda number: self._read_planned(number, dates), list(numbers))
-        schema = pa.schema([("image_uri", pa.string()), ("etag", pa.string()), ("attempt", pa.int16())])
-        return pa.concat_tables([schema.empty_table(), *tables])
+    def read_planned(self, numbers: Sequence[int], dates: Collection[str | None]) -> Iterator[Records]:
+        """Read the keys and attempts that plans hold for some dates, as digests, a bounded number at a time."""
+        slices = (
+            slice_
+            for number, header in zip(numbers, _in_parallel(self.header, numbers), strict=True)
+            for slice_ in _slices([part for part in header.parts(number) if part.date in dates], ROWS_A_READER)
+        )
+        return _in_parallel(self._read_planned, slices)
 
-    def _read_planned(self, number: int, dates: Collection[str | None]) -> pa.Table:
-        with storage.open_input(self.plan_uri(number)) as file:
+    def _read_planned(self, parts: list[PlannedPart]) -> Records:
+        with storage.open_input(self.plan_uri(parts[0].id.plan)) as file:
             plan_file = pq.ParquetFile(file)
-            header = _parse_header(plan_file, self.plan_uri(number))
-            self._headers[number] = header
-            groups = [part.id.part for part in header.parts(number) if part.date in dates]
-            return plan_file.read_row_groups(groups, columns=list(PLANNED_COLUMNS))
+            digested = [
+                digest_attempts(plan_file.read_row_groups([part.id.part for part in some], list(PLANNED_COLUMNS)))
+                for some in _slices(parts, ROWS_AT_ONCE)
+            ]
+        return np.concatenate(digested)
 
-    def read_parts(self, numbers: Iterable[int]) -> list[PlannedPart]:
+    def read_parts(self, numbers: Sequence[int]) -> list[PlannedPart]:
         """List the parts of some plans."""
-        numbers = list(numbers)
         headers = _in_parallel(self.header, numbers)
         return [part for number, header in zip(numbers, headers, strict=True) for part in header.parts(number)]
 
@@ -133,8 +144,8 @@ class Output:
         name = part.id.file_name.removesuffix(".parquet")
         return storage.join(self.uri, "errors", _persistence(is_transient), *_date_folder(part.date), name)
 
-    def read_failed(self, kinds: Collection[str], dates: Collection[str | None]) -> pa.Table:
-        """Read the rows with one of these errors, of some dates; only parts that are marked are opened."""
+    def read_failed(self, kinds: Collection[str], dates: Collection[str | None]) -> Iterator[Records]:
+        """Read which keys and attempts have one of these errors, as digests; only parts that are marked are opened."""
         persistences = {_persistence(kind in TRANSIENT_KINDS) for kind in kinds}
         part_uris: set[str] = set()
         for persistence in persistences:
@@ -143,8 +154,7 @@ class Output:
                 if match and match[1] in dates:
                     folder = (f"date={match[1]}",) if match[1] else ()
                     part_uris.add(storage.join(self.uri, "table", *folder, f"{match[2]}.parquet"))
-        tables = _in_parallel(lambda uri: _read_failed(uri, kinds), sorted(part_uris))
-        return pa.concat_tables([_FAILED_SCHEMA.empty_table(), *tables])
+        return _in_parallel(lambda uri: _read_failed(uri, kinds), sorted(part_uris))
 
     def list_complete(self) -> set[str]:
         """List the dates, and "all", that have a completion marker."""
@@ -220,11 +230,6 @@ def plan_to_parquet(rows: pa.Table, header: PlanHeader) -> bytes:
     return sink.getvalue()
 
 
-def read_part_keys(file: pq.ParquetFile, part_id: PartId) -> pa.Table:
-    """Read the keys of one part, and the user's columns, from its plan."""
-    return file.read_row_group(part_id.part)
-
-
 def num_rows_by_date(rows: pa.Table) -> tuple[tuple[str | None, int], ...]:
     """Count the rows of each date, in the order of the rows; a date's rows stand together."""
     encoded = rows["date"].combine_chunks().dictionary_encode(null_encoding="encode")
@@ -236,20 +241,24 @@ def num_rows_by_date(rows: pa.Table) -> tuple[tuple[str | None, int], ...]:
     return tuple(counts.items())
 
 
-_FAILED_SCHEMA = pa.schema(
-    [("image_uri", pa.string()), ("etag", pa.string()), ("attempt", pa.int16()), ("error_kind", pa.string())]
-)
+def _slices(parts: list[PlannedPart], num_images: int) -> Iterator[list[PlannedPart]]:
+    """Cut parts into lists of at most ``num_images`` images, or of one part."""
+    ends = np.cumsum([part.num_images for part in parts])
+    start = 0
+    while start < len(parts):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + num_images, side="right")), start + 1)
+        yield parts[start:end]
+        start = end
 
 
-def _read_failed(part_uri: str, kinds: Collection[str]) -> pa.Table:
-    import pyarrow.compute as pc
-
+def _read_failed(part_uri: str, kinds: Collection[str]) -> Records:
     try:
         with storage.open_input(part_uri) as file:
-            rows = pq.ParquetFile(file).read(columns=_FAILED_SCHEMA.names)
+            rows = pq.ParquetFile(file).read(columns=[*PLANNED_COLUMNS, "error_kind"])
     except NotFoundError:  # marked, and its worker died before the part was put
-        return _FAILED_SCHEMA.empty_table()
-    return rows.filter(pc.is_in(rows["error_kind"], value_set=pa.array(list(kinds), pa.string()))).cast(_FAILED_SCHEMA)
+        return np.zeros(0, RECORD)
+    return digest_attempts(rows.filter(pc.is_in(rows["error_kind"], value_set=pa.array(list(kinds), pa.string()))))
 
 
 def _parse_header(plan_file: pq.ParquetFile, uri: str) -> PlanHeader:
@@ -272,6 +281,13 @@ def _date_folder(date: str | None) -> tuple[str, ...]:
     return () if date is None else (f"date={date}",)
 
 
-def _in_parallel(function: Callable[[_T], _R], items: list[_T]) -> list[_R]:
+def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """Apply a function in threads, in order; only a few results ever wait for their reader."""
     with ThreadPoolExecutor(READS_IN_FLIGHT) as pool:
-        return list(pool.map(function, items))
+        running: deque[Future[_R]] = deque()
+        for item in items:
+            running.append(pool.submit(function, item))
+            if len(running) == READS_IN_FLIGHT:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()

@@ -4,8 +4,7 @@ Pure functions over Arrow tables and integers; they do no I/O and know no clock,
 and in the simulation that explores its interleavings. ``protocol.py`` says in which order they are asked.
 
 The key of an image is (image_uri, etag). A *manifest* has one row an image: image_uri, etag, size, date, and more.
-The *planned* rows are those of every plan so far: image_uri, etag, attempt. *Failed* rows are table rows with an
-error: image_uri, etag, attempt, error_kind.
+*Planned* and *failed* attempts are known by the digests of their keys.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from maskrcnn.labelling.digests import Digests, Records, places_in
 from maskrcnn.storage import PutAnswer
 
 PLANNED_COLUMNS = ("image_uri", "etag", "attempt")
@@ -33,7 +33,7 @@ _PART_FILE = re.compile(r"part-(\d{6})-(\d{5,})\.parquet$")
 _SEPARATOR = pa.scalar("\0", pa.large_string())
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class PartId:
     """One part of one plan: both count as their files' names do, plans from 1, parts from 0."""
 
@@ -46,7 +46,7 @@ class PartId:
         return f"part-{self.plan:06d}-{self.part:05d}.parquet"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedPart:
     """A part as its plan describes it."""
 
@@ -74,66 +74,47 @@ def keys(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(_large(table["image_uri"]), _large(table["etag"]), _SEPARATOR)
 
 
-def drop_repeats(manifest: pa.Table) -> pa.Table:
-    """Keep the first row of every image_uri, in order."""
-    codes = pc.dictionary_encode(_large(manifest["image_uri"])).combine_chunks().indices.to_numpy()
-    _, first = np.unique(codes, return_index=True)
-    if len(first) == len(codes):
-        return manifest
-    return manifest.take(pa.array(np.sort(first)))
+def repeats(records: Records) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Give the numbers of the records whose digest an earlier record has."""
+    is_repeat = places_in(records["digest"], records["digest"]) != np.arange(len(records))
+    numbers: np.ndarray[Any, np.dtype[np.int64]] = records["number"][is_repeat]
+    return numbers
 
 
-def plan_rows(
-    manifest: pa.Table, planned: pa.Table, failed: pa.Table, retry_kinds: Collection[str], rows_per_part: int
-) -> pa.Table:
-    """Decide what the next plan holds: images never planned, and failed ones to be tried again.
+def next_attempts(listed: Digests, planned: Records, failed: Records) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Decide which attempt at each listed image is to be planned: the first, one more where the last failed, or none.
 
     Args:
-        manifest: what there is; image_uri unique.
-        planned: what every plan so far holds, at least for the manifest's dates.
-        failed: rows of the table with an error.
-        retry_kinds: the error kinds to try again.
-        rows_per_part: images in a part, at most; a part has one date.
+        listed: (num_listed,) digests of the listed keys.
+        planned: digests and attempts that plans hold.
+        failed: digests and attempts of the failed rows to try again.
 
     Returns:
-        The manifest's columns, with attempt (int16) and part (int32), in part order; no rows: nothing to plan.
+        (num_listed,): 0 where nothing is to be planned.
     """
-    new = manifest.filter(pa.array(~_is_planned(manifest, planned)))
-    rows = new.append_column("attempt", pa.array(np.ones(len(new), np.int16)))
-    if len(failed):
-        rows = pa.concat_tables([rows, _to_retry(manifest, planned, failed, retry_kinds)])
-    order = pc.sort_indices(_dates(rows)) if rows["date"].null_count < len(rows) else None
-    rows = rows if order is None else rows.take(order)
+    last_planned = _last_attempts(listed, planned)
+    last_failed = _last_attempts(listed, failed)
+    # A key's attempts have no hole: a failed one that is not the last is planned again already.
+    attempts: np.ndarray[Any, np.dtype[np.int16]] = np.where(last_failed == last_planned, last_planned + 1, 0)
+    return attempts.astype(np.int16)
+
+
+def _last_attempts(listed: Digests, attempted: Records) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if len(attempted) == 0:
+        return np.zeros(len(listed), np.int64)
+    if attempted["number"].max() > 1:
+        attempted = attempted[np.argsort(-attempted["number"], kind="stable")]
+    places = places_in(listed, attempted["digest"])
+    last: np.ndarray[Any, np.dtype[np.int64]] = np.where(places >= 0, attempted["number"][places], 0)
+    return last
+
+
+def cut_plan(rows: pa.Table, rows_per_part: int) -> pa.Table:
+    """Order the rows of a plan by date, else as they come, and add their part (int32)."""
+    dates = _dates(rows)
+    if pc.count_distinct(dates).as_py() > 1:
+        rows = rows.take(pc.sort_indices(dates))
     return rows.append_column("part", pa.array(cut_into_parts(_dates(rows), rows_per_part)))
-
-
-def _is_planned(manifest: pa.Table, planned: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Mark the rows of the manifest whose key is planned, without building every key: they are most of the memory."""
-    uris, planned_uris = _large(manifest["image_uri"]), _large(planned["image_uri"])
-    places = pc.index_in(uris, value_set=planned_uris)
-    has_etag = pc.equal(_large(manifest["etag"]), _large(planned["etag"]).take(places))
-    is_planned: np.ndarray[Any, np.dtype[np.bool_]] = pc.fill_null(has_etag, False).to_numpy().copy()
-    # That was the first plan of each URI; a changed image may stand in a later one, under its new etag.
-    is_open = places.is_valid().to_numpy() & ~is_planned
-    if is_open.any():
-        changed = manifest.filter(pa.array(is_open))
-        versions = planned.filter(pc.is_in(planned_uris, value_set=_large(changed["image_uri"])))
-        is_planned[is_open] = pc.is_in(keys(changed), value_set=keys(versions)).to_numpy()
-    return is_planned
-
-
-def _to_retry(manifest: pa.Table, planned: pa.Table, failed: pa.Table, retry_kinds: Collection[str]) -> pa.Table:
-    """Find the failed rows to plan once more: still listed, of a kind to retry, and not planned again already."""
-    is_kind = pc.is_in(failed["error_kind"], value_set=pa.array(list(retry_kinds), pa.string()))
-    candidates = failed.filter(is_kind)
-    attempts = pc.add(candidates["attempt"], pa.scalar(1, pa.int16()))
-    is_planned = pc.is_in(_attempt_keys(keys(candidates), attempts), value_set=_attempt_keys_of(planned))
-    is_listed = pc.is_in(keys(candidates), value_set=keys(manifest))
-    is_due = pc.and_(is_listed, pc.invert(is_planned))
-    due_keys, due_attempts = keys(candidates).filter(is_due), attempts.filter(is_due)
-    # The manifest's row has the columns; the failed row has the attempt.
-    places = pc.index_in(due_keys, value_set=keys(manifest))
-    return manifest.take(places).append_column("attempt", due_attempts)
 
 
 def cut_into_parts(dates: pa.ChunkedArray, rows_per_part: int) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -219,14 +200,6 @@ def _codes(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 def _dates(rows: pa.Table) -> pa.ChunkedArray:
     return pc.fill_null(rows["date"], NO_DATE)
-
-
-def _attempt_keys_of(planned: pa.Table) -> pa.ChunkedArray:
-    return _attempt_keys(keys(planned), planned["attempt"])
-
-
-def _attempt_keys(row_keys: pa.ChunkedArray, attempts: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(row_keys, attempts.cast(pa.large_string()), _SEPARATOR)
 
 
 def _large(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -14,16 +14,8 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from maskrcnn.errors import TRANSIENT_KINDS, UnavailableError
-from maskrcnn.labelling.plan import (
-    PLANNED_COLUMNS,
-    PartId,
-    PlannedPart,
-    Settled,
-    complete_dates,
-    parts_left,
-    plan_rows,
-    settle_plan_put,
-)
+from maskrcnn.labelling.backlog import Backlog
+from maskrcnn.labelling.plan import PartId, PlannedPart, Settled, complete_dates, parts_left, settle_plan_put
 from maskrcnn.storage import PutAnswer
 
 MAX_PUT_TRIES = 8
@@ -38,14 +30,14 @@ class ListPlans:
 
 @dataclass(frozen=True)
 class ReadPlans:
-    """What do these plans hold? Answer: a table of image_uri, etag, attempt, for the manifest's dates at least."""
+    """What do these plans hold? Answer: digested keys and attempts, some at a time, of the listed dates at least."""
 
     numbers: range
 
 
 @dataclass(frozen=True)
 class ReadFailed:
-    """Which rows have one of these errors? Answer: a table of image_uri, etag, attempt, error_kind."""
+    """Which rows have one of these errors? Answer: their digested keys and attempts, some at a time."""
 
     kinds: frozenset[str]
 
@@ -156,33 +148,35 @@ def converse(steps: Generator[Any, Any, _Outcome], answer: Callable[[Any], Any])
         return outcome
 
 
-def append_plan(
-    manifest: pa.Table, token: str, retry_kinds: Collection[str], rows_per_part: int
-) -> Generator[Any, Any, tuple[int, int]]:
-    """Plan what no plan holds yet.
+def append_plans(backlog: Backlog, token: str, retry_kinds: Collection[str]) -> Generator[Any, Any, tuple[int, int]]:
+    """Plan what no plan holds yet, in as many plans as it takes.
 
     Returns:
         The highest plan number, and how many images this call planned.
     """
-    highest = 0
-    planned = _no_rows(manifest)
-    while True:
-        listed = yield ListPlans()
-        # A plan n + 1 is only ever put once n is there: a listing that misses one is old, not right.
-        newest = max([highest, *listed])
-        if newest > highest:
-            planned = pa.concat_tables([planned, (yield ReadPlans(range(highest + 1, newest + 1)))])
-            highest = newest
-        failed = yield ReadFailed(frozenset(retry_kinds))
-        rows = plan_rows(manifest, planned, failed, retry_kinds, rows_per_part)
-        if len(rows) == 0:
-            return highest, 0
+    highest = yield from _catch_up(backlog, 0, 0)
+    backlog.retry((yield ReadFailed(frozenset(retry_kinds))))
+    num_images = 0
+    while (rows := backlog.next_plan()) is not None:
         number = highest + 1
         if (yield from _put_plan(number, rows, token)) is Settled.OURS:
-            return number, len(rows)
-        # Another driver was faster: read its plan and subtract again.
-        planned = pa.concat_tables([planned, (yield ReadPlans(range(number, number + 1)))])
-        highest = number
+            backlog.advance()
+            num_images += len(rows)
+            highest = number
+        else:
+            # Another driver was faster: read its plan and subtract again.
+            highest = yield from _catch_up(backlog, highest, number)
+    return highest, num_images
+
+
+def _catch_up(backlog: Backlog, highest: int, known: int) -> Generator[Any, Any, int]:
+    """Subtract every plan beyond ``highest``, at least up to ``known``, and say which is the highest now."""
+    listed = yield ListPlans()
+    # A plan n + 1 is only ever put once n is there: a listing that misses one is old, not right.
+    newest: int = max([known, *listed])
+    if newest > highest:
+        backlog.subtract((yield ReadPlans(range(highest + 1, newest + 1))))
+    return newest
 
 
 def _put_plan(number: int, rows: pa.Table, token: str) -> Generator[Any, Any, Settled]:
@@ -196,11 +190,12 @@ def _put_plan(number: int, rows: pa.Table, token: str) -> Generator[Any, Any, Se
     raise UnavailableError(f"plan {number}", f"could not be written in {MAX_PUT_TRIES} tries")
 
 
-def run_driver(
-    manifest: pa.Table, token: str, retry_kinds: Collection[str], rows_per_part: int
-) -> Generator[Any, Any, Reconciled]:
-    """Do a whole run: plan what is new, make every part that is missing, reconcile, mark what is complete."""
-    num_plans, num_images = yield from append_plan(manifest, token, retry_kinds, rows_per_part)
+def run_driver(backlog: Backlog, token: str, retry_kinds: Collection[str]) -> Generator[Any, Any, Reconciled]:
+    """Do a whole run: plan what is new, make every part that is missing, reconcile, mark what is complete.
+
+    Nothing is labelled before all is planned: a plan that follows may hold the same date.
+    """
+    num_plans, num_images = yield from append_plans(backlog, token, retry_kinds)
     planned = yield ReadParts(range(1, num_plans + 1))
     made: set[PartId] = set((yield ListParts()))
     left = parts_left(planned, made)
@@ -236,8 +231,3 @@ def _put_until_there(request: PutMarker | PutPart) -> Generator[Any, Any, None]:
         if (yield request) is not PutAnswer.UNKNOWN:
             return
     raise UnavailableError(request.id.file_name, f"could not be written in {MAX_PUT_TRIES} tries")
-
-
-def _no_rows(manifest: pa.Table) -> pa.Table:
-    types = {"image_uri": pa.string(), "etag": pa.string(), "attempt": pa.int16()}
-    return pa.schema([(name, types[name]) for name in PLANNED_COLUMNS]).empty_table()

@@ -18,9 +18,9 @@ from PIL import Image
 
 from jobs.command import run_command
 from jobs.predict import PredictArguments, predict
+from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
-from maskrcnn.labelling.plan import plan_rows
 from maskrcnn.model.bundle import load_bundle
 from tests.conftest import PROJECT_ROOT
 
@@ -72,8 +72,8 @@ def begin_output(command: Command, bundle_uri: str) -> None:
     """Leave the plan of an earlier run with this bundle and its own thresholds."""
     bundle = load_bundle(bundle_uri)
     settings = {"bundle_sha256": bundle.sha256, **asdict(bundle.thresholds), "masks": "full", "date_from": None}
-    manifest = list_manifest(str(command.images))
-    rows = plan_rows(manifest, manifest.slice(0, 0), manifest.slice(0, 0), (), rows_per_part=10)
+    rows = Backlog(list_manifest(str(command.images)), rows_per_part=10).next_plan()
+    assert rows is not None
     header = PlanHeader("an earlier run", settings, 10, num_rows_by_date(rows))
     Output(str(command.output)).put_plan(1, rows, header)
 

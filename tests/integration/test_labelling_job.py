@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from maskrcnn import read_predictions, storage
 from maskrcnn.config import LabelConfig
+from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.job import LabellingJob, label_images
 from tests.conftest import s3_client
 from tests.integration.deadly_image import MARK
@@ -167,6 +169,26 @@ def test_a_dry_run_counts_and_writes_nothing(tiny_bundle: str, tmp_path: Path) -
     assert (dry_run.num_listed, dry_run.num_to_plan, dry_run.num_parts_to_plan) == (5, 5, 3)
     assert dry_run.num_bytes == sum(path.stat().st_size for path in images.iterdir())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_several_plans_is_one_table_and_counts_as_its_dry_run_said(
+    tiny_bundle: str, local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_images(tmp_path / "in", 3)
+    label_images(config(tiny_bundle, images, tmp_path / "out", rows_per_part=2))
+    write_images(images, 10)
+    monkeypatch.setattr("maskrcnn.labelling.job.Backlog", partial(Backlog, max_rows=4))
+    job = LabellingJob(config(tiny_bundle, images, tmp_path / "out", rows_per_part=2))
+    dry_run = job.dry_run()
+    changed = 3  # the first three were written again
+    assert (dry_run.num_listed, dry_run.num_planned_before) == (10, 3)
+    assert (dry_run.num_to_plan, dry_run.num_parts_to_plan, dry_run.num_parts_left) == (7 + changed, 5, 0)
+    report = job.run()
+    assert report.record["images"] == {"listed": 10, "planned": 10, "labelled": 10, "ok": 10, "failed": 0}
+    assert (report.record["reconcile"]["plans"], report.record["parts"]["made"]) == (4, 5)
+    assert len(read_predictions(str(tmp_path / "out"))) == 10
+    marker = json.loads((tmp_path / "out" / "complete" / "all.json").read_text())
+    assert (marker["plans"], marker["parts"], marker["images"]) == (4, 7, 13)
 
 
 def test_without_masks_the_boxes_are_the_same(tiny_bundle: str, local_ray: None, tmp_path: Path) -> None:

@@ -8,23 +8,28 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from maskrcnn.labelling import plan, protocol
+from maskrcnn.labelling import backlog, plan, protocol
+from maskrcnn.labelling.backlog import Backlog
+from maskrcnn.labelling.digests import Digests, Records, places_in
 from maskrcnn.storage import PutAnswer
 from tests.simulation import world as sim
 
-NUM_SCHEDULES = int(os.environ.get("PROTOCOL_SCHEDULES", "4000"))
+NUM_SCHEDULES = int(os.environ.get("PROTOCOL_SCHEDULES", "3000"))
 NUM_BATCHES = 8
 
 
 def draw_manifests(rng: random.Random) -> list[pa.Table]:
     """Draw what two or three drivers list: a growing folder in which now and then an image changes."""
-    dates: dict[str, str | None] = {f"img-{i}": rng.choice([None, "2026-11-22", "2026-11-23"]) for i in range(8)}
-    versions = dict.fromkeys(rng.sample(sorted(dates), 4), "v1")
+    dates: dict[str, str | None] = {f"img-{i}": rng.choice([None, "2026-11-22", "2026-11-23"]) for i in range(10)}
+    versions = dict.fromkeys(rng.sample(sorted(dates), rng.choice([4, 8])), "v1")
     manifests = []
     for _ in range(rng.choice([2, 3])):
         manifests.append(sim.manifest_table(versions, dates))
@@ -120,10 +125,14 @@ def test_no_schedule_breaks_an_invariant(batch: int) -> None:
         seen["plans"] += len(world.plans)
         seen["complete"] += len(world.completes)
         seen["retried"] += sum(row["attempt"] > 1 for p in world.plans.values() for row in p.rows)
+        seen["cut short"] += world.num_cut_short
+        tokens = [world.plans[number].token for number in sorted(world.plans)]
+        seen["several"] += len(set(tokens)) < len(tokens)
+        seen["interleaved"] += len(set(tokens)) < 1 + sum(one != other for one, other in pairwise(tokens))
     # The schedules must have reached the interesting places.
     assert seen["plans"] > NUM_SCHEDULES / NUM_BATCHES
-    assert seen["complete"] > 0
-    assert seen["retried"] > 0
+    for place in ("complete", "retried", "several", "interleaved", "cut short"):
+        assert seen[place] > 0, place
 
 
 def test_one_seed_is_one_schedule() -> None:
@@ -143,12 +152,34 @@ def test_a_protocol_that_trusts_a_lost_answer_is_caught(monkeypatch: pytest.Monk
 
 
 def test_a_protocol_that_forgets_to_subtract_again_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = protocol.plan_rows
+    real = Backlog.subtract
 
-    def forgetful(manifest: pa.Table, planned: pa.Table, *rest: object) -> pa.Table:
-        return real(manifest, planned.slice(0, len(planned) - 1 if len(planned) > 4 else len(planned)), *rest)
+    def forgetful(self: Backlog, planned: Iterable[Records]) -> None:
+        if self.num_planned == 0:
+            real(self, planned)
 
-    monkeypatch.setattr(protocol, "plan_rows", forgetful)
+    monkeypatch.setattr(Backlog, "subtract", forgetful)
+    assert _is_caught()
+
+
+def test_a_protocol_that_skips_what_it_lost_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Backlog.subtract
+
+    def hasty(self: Backlog, planned: Iterable[Records]) -> None:
+        real(self, planned)
+        self.advance()
+
+    monkeypatch.setattr(Backlog, "subtract", hasty)
+    assert _is_caught()
+
+
+def test_a_protocol_that_retries_what_is_retried_already_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = backlog.next_attempts
+
+    def stubborn(listed: Digests, planned: Records, failed: Records) -> np.ndarray[Any, np.dtype[np.int16]]:
+        return np.where(places_in(listed, failed["digest"]) >= 0, np.int16(2), real(listed, planned, failed[:0]))
+
+    monkeypatch.setattr(backlog, "next_attempts", stubborn)
     assert _is_caught()
 
 

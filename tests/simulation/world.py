@@ -15,6 +15,9 @@ import pyarrow as pa
 
 from maskrcnn.errors import TRANSIENT_KINDS
 from maskrcnn.labelling import protocol
+from maskrcnn.labelling.backlog import Backlog
+from maskrcnn.labelling.digests import Records, digest_attempts
+from maskrcnn.labelling.manifest import Manifest
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.storage import PutAnswer
 
@@ -72,6 +75,8 @@ class World:
     late_puts: list[Any] = field(default_factory=list)
     old_plans: list[list[int]] = field(default_factory=list)
     old_parts: list[set[PartId]] = field(default_factory=list)
+    num_cut_short: int = 0
+    """Drivers that died between two plans of theirs."""
 
     def apply_put(self, request: Any) -> PutAnswer:
         """Apply a create-if-absent put, atomically, as every supported store does."""
@@ -113,9 +118,9 @@ class World:
             case protocol.ListParts():
                 return self.rng.choice(self.old_parts) if is_old and self.old_parts else set(self.parts)
             case protocol.ReadPlans(numbers):
-                return planned_table([row for number in numbers for row in self.plans[number].rows])
+                return [digest_rows(self.plans[number].rows) for number in numbers]
             case protocol.ReadFailed(kinds):
-                return failed_table(self.failed_rows(kinds))
+                return [digest_rows([vars(row) for row in self.failed_rows(kinds)])]
             case protocol.ReadToken(number):
                 return self.plans[number].token if number in self.plans else None
             case protocol.ReadParts(numbers):
@@ -162,6 +167,7 @@ class Driver:
     """One run of the job."""
 
     manifest: pa.Table
+    token: str
     steps: Generator[Any, Any, Any]
     pending: Any = None
     waits_for: dict[PartId, int] | None = None
@@ -171,7 +177,7 @@ class Driver:
 def simulate(world: World, manifests: list[pa.Table]) -> None:
     """Run one driver a manifest, all at once, until everybody is done or dead; then one undisturbed run each."""
     retry = set(TRANSIENT_KINDS) if world.rng.random() < 0.7 else {*TRANSIENT_KINDS, "corrupt"}
-    drivers = [_start(manifest, f"driver-{i}", retry) for i, manifest in enumerate(manifests)]
+    drivers = [_start(world, manifest, f"driver-{i}", retry) for i, manifest in enumerate(manifests)]
     tasks: list[Task] = []
     while drivers or tasks or world.late_puts:
         actors: list[Any] = [*drivers, *tasks, *(["late"] if world.late_puts else [])]
@@ -179,7 +185,7 @@ def simulate(world: World, manifests: list[pa.Table]) -> None:
         if actor == "late":
             world.land_a_late_put()
         elif world.rng.random() < world.chances.kill / 4:
-            _kill(actor, drivers, tasks)
+            _kill(world, actor, drivers, tasks)
         elif isinstance(actor, Task):
             _step_task(world, actor, drivers, tasks)
         else:
@@ -190,7 +196,7 @@ def simulate(world: World, manifests: list[pa.Table]) -> None:
 def calm(world: World, manifest: pa.Table, retry: set[str]) -> protocol.Reconciled:
     """Run once more with nothing going wrong."""
     world.chances = Chances(0, 0, 0, 0, 0, 0)
-    driver = _start(manifest, "calm", retry)
+    driver = _start(world, manifest, "calm", retry)
     tasks: list[Task] = []
     drivers = [driver]
     while drivers:
@@ -202,14 +208,18 @@ def calm(world: World, manifest: pa.Table, retry: set[str]) -> protocol.Reconcil
     return driver.outcome
 
 
-def _start(manifest: pa.Table, token: str, retry: set[str]) -> Driver:
-    steps = protocol.run_driver(manifest, token, retry, ROWS_PER_PART)
-    return Driver(manifest, steps, pending=next(steps))
+def _start(world: World, manifest: pa.Table, token: str, retry: set[str]) -> Driver:
+    batches = manifest.to_batches(world.rng.choice([3, 100]))
+    backlog = Backlog(Manifest(batches), ROWS_PER_PART, max_rows=world.rng.choice([2, 2, 2, 4, 100]))
+    steps = protocol.run_driver(backlog, token, retry)
+    return Driver(manifest, token, steps, pending=next(steps))
 
 
-def _kill(actor: Driver | Task, drivers: list[Driver], tasks: list[Task]) -> None:
+def _kill(world: World, actor: Driver | Task, drivers: list[Driver], tasks: list[Task]) -> None:
     if isinstance(actor, Driver):
         drivers.remove(actor)
+        is_planning = isinstance(actor.pending, protocol.PutPlan)
+        world.num_cut_short += is_planning and actor.token in {plan.token for plan in world.plans.values()}
     else:
         _end_task(actor, drivers, tasks)
 
@@ -236,8 +246,15 @@ def _step_driver(world: World, driver: Driver, drivers: list[Driver], tasks: lis
     except StopIteration as stop:
         driver.outcome = stop.value
         drivers.remove(driver)
+        _check_all_planned(world, driver)
     except protocol.UnavailableError:
         drivers.remove(driver)
+
+
+def _check_all_planned(world: World, driver: Driver) -> None:
+    planned = {(row["image_uri"], row["etag"]) for plan in world.plans.values() for row in plan.rows}
+    listed = {(row["image_uri"], row["etag"]) for row in driver.manifest.to_pylist()}
+    assert listed <= planned, "a run ended before all that it listed was planned"
 
 
 def _step_task(world: World, task: Task, drivers: list[Driver], tasks: list[Task]) -> None:
@@ -267,13 +284,6 @@ def manifest_table(versions: dict[str, str], dates: dict[str, str | None]) -> pa
     )
 
 
-def planned_table(rows: list[dict[str, Any]]) -> pa.Table:
+def digest_rows(rows: list[dict[str, Any]]) -> Records:
     schema = pa.schema([("image_uri", pa.string()), ("etag", pa.string()), ("attempt", pa.int16())])
-    return pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
-
-
-def failed_table(rows: list[Row]) -> pa.Table:
-    schema = pa.schema(
-        [("image_uri", pa.string()), ("etag", pa.string()), ("attempt", pa.int16()), ("error_kind", pa.string())]
-    )
-    return pa.Table.from_pylist([vars(row) for row in rows], schema=schema)
+    return digest_attempts(pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema))

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn import storage
 from maskrcnn.errors import OutputError
+from maskrcnn.labelling.digests import RECORD, Records, digest_attempts
 from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
-from maskrcnn.labelling.plan import PartId, PlannedPart, plan_rows
+from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.storage import PutAnswer
+from tests.planning import plan_rows
 from tests.unit.test_plan import attempts, failed, manifest
 
 SETTINGS = {"bundle_sha256": "abc", "score_threshold": 0.5}
@@ -24,6 +28,11 @@ def put_plan(output: Output, number: int, rows: pa.Table, token: str = "me") -> 
 
 def rows_of(*rows: tuple[str, str, str | None]) -> pa.Table:
     return plan_rows(manifest(*rows), attempts(), failed(), [], 2)
+
+
+def assert_attempts(read: Iterable[Records], *rows: tuple[str, str, int]) -> None:
+    found = np.concatenate([np.zeros(0, RECORD), *read])
+    assert found.tobytes() == digest_attempts(attempts(*rows)).tobytes()
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -56,9 +65,19 @@ def test_a_plan_is_read_back_part_by_part(output: Output) -> None:
 def test_planning_reads_only_the_dates_at_hand(output: Output) -> None:
     put_plan(output, 1, rows_of(("a", "1", "2026-11-22"), ("b", "1", "2026-11-23"), ("c", "1", "2026-11-22")))
     put_plan(output, 2, rows_of(("d", "1", "2026-11-23")))
-    assert output.read_planned([1, 2], {"2026-11-22"})["image_uri"].to_pylist() == ["a", "c"]
-    assert output.read_planned([1, 2], {"2026-11-23"})["image_uri"].to_pylist() == ["b", "d"]
-    assert output.read_planned([], {"2026-11-23"}).num_rows == 0
+    assert_attempts(output.read_planned([1, 2], {"2026-11-22"}), ("a", "1", 1), ("c", "1", 1))
+    assert_attempts(output.read_planned([1, 2], {"2026-11-23"}), ("b", "1", 1), ("d", "1", 1))
+    assert_attempts(output.read_planned([], {"2026-11-23"}))
+
+
+def test_a_large_plan_is_read_in_slices(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("maskrcnn.labelling.output.ROWS_A_READER", 5)
+    monkeypatch.setattr("maskrcnn.labelling.output.ROWS_AT_ONCE", 3)
+    keys = [(f"{place:02d}", "1", None) for place in range(23)]
+    put_plan(output, 1, rows_of(*keys))
+    read = list(output.read_planned([1], {None}))
+    assert [len(records) for records in read] == [4, 4, 4, 4, 4, 3]
+    assert_attempts(read, *((uri, etag, 1) for uri, etag, _ in keys))
 
 
 def test_parts_and_markers_are_found_by_name(output: Output) -> None:
@@ -80,18 +99,18 @@ def test_failed_rows_are_found_through_markers_of_their_kind_and_date(output: Ou
     today, before = PlannedPart(PartId(1, 0), "2026-11-22", 2), PlannedPart(PartId(1, 1), "2026-11-21", 1)
     write_part(output, today, failed(("a", "1", 1, "timeout"), ("b", "1", 1, "corrupt")))
     write_part(output, before, failed(("c", "1", 1, "timeout")))
-    assert output.read_failed(["timeout"], {"2026-11-22"}).num_rows == 0, "no marker, nothing opened"
+    assert list(output.read_failed(["timeout"], {"2026-11-22"})) == [], "no marker, nothing opened"
     output.put_marker(today, is_transient=True)
     output.put_marker(before, is_transient=True)
-    assert output.read_failed(["timeout"], {"2026-11-22"})["image_uri"].to_pylist() == ["a"]
-    assert output.read_failed(["corrupt"], {"2026-11-22"}).num_rows == 0
+    assert_attempts(output.read_failed(["timeout"], {"2026-11-22"}), ("a", "1", 1))
+    assert list(output.read_failed(["corrupt"], {"2026-11-22"})) == []
     output.put_marker(today, is_transient=False)
-    assert sorted(output.read_failed(["corrupt", "timeout"], {"2026-11-22"})["image_uri"].to_pylist()) == ["a", "b"]
+    assert_attempts(output.read_failed(["corrupt", "timeout"], {"2026-11-22"}), ("a", "1", 1), ("b", "1", 1))
 
 
 def test_a_marker_whose_part_was_never_put_is_no_failure(output: Output) -> None:
     output.put_marker(PlannedPart(PartId(1, 0), None, 1), is_transient=True)
-    assert output.read_failed(["timeout"], {None}).num_rows == 0
+    assert_attempts(output.read_failed(["timeout"], {None}))
 
 
 def test_another_setting_than_the_plans_record_is_refused(output: Output) -> None:

@@ -3,19 +3,19 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from maskrcnn.labelling.manifest import Manifest
 from maskrcnn.labelling.plan import (
     PartId,
     PlannedPart,
     Settled,
     complete_dates,
     current_rows,
-    drop_repeats,
     parse_part_id,
     parts_left,
-    plan_rows,
     settle_plan_put,
 )
 from maskrcnn.storage import PutAnswer
+from tests.planning import plan_all, plan_rows, to_table
 
 
 def manifest(*rows: tuple[str, str, str | None]) -> pa.Table:
@@ -93,9 +93,32 @@ def test_a_part_has_one_date_and_a_bounded_size() -> None:
 
 
 def test_the_first_of_repeated_images_is_kept_in_order() -> None:
-    listed = drop_repeats(manifest(("b", "1", None), ("a", "1", None), ("b", "2", None)))
-    assert listed["image_uri"].to_pylist() == ["b", "a"]
-    assert listed["etag"].to_pylist() == ["1", "1"]
+    rows = manifest(("b", "1", None), ("a", "1", None), ("b", "2", "2026-11-22"))
+    listed = Manifest(rows.to_batches(1))
+    assert to_table(listed)["image_uri"].to_pylist() == ["b", "a"]
+    assert to_table(listed)["etag"].to_pylist() == ["1", "1"]
+    assert (listed.num_images, listed.num_bytes, listed.dates) == (2, 2, {None})
+
+
+def test_plans_hold_whole_parts_in_the_order_of_the_listing() -> None:
+    listed = manifest(*((f"{place:02d}", "1", None) for place in range(11)))
+    plans = plan_all(listed, attempts(("03", "1", 1)), failed(), [], 2, max_rows=5, rows_per_batch=3)
+    assert [[row[0] for row in planned(rows)] for rows in plans] == [
+        ["00", "01", "02", "04"],
+        ["05", "06", "07", "08"],
+        ["09", "10"],
+    ]
+    assert [rows["part"].to_pylist() for rows in plans] == [[0, 0, 1, 1], [0, 0, 1, 1], [0, 0]]
+
+
+def test_columns_of_categories_survive_batches_with_other_dictionaries() -> None:
+    rows = manifest(("a", "1", "2026-11-23"), ("b", "1", "2026-11-22"))
+    tables = [
+        rows.slice(place, 1).append_column("shop", pa.chunked_array([[f"shop {place}"]]).dictionary_encode())
+        for place in range(2)
+    ]
+    [one] = plan_all(pa.concat_tables(tables), attempts(), failed(), [], 2)
+    assert one["shop"].to_pylist() == ["shop 1", "shop 0"]
 
 
 @pytest.mark.parametrize(
