@@ -22,7 +22,7 @@ from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PlannedPart
 from maskrcnn.labelling.protocol import LabelledPart, LabelPart, PartExists, PutMarker, PutPart, converse, make_part
 from maskrcnn.labelling.results import ImageResult
-from maskrcnn.labelling.stages import StageSeconds
+from maskrcnn.labelling.stages import Span, StageSeconds
 from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
 from maskrcnn.model.loading import load_predictor
 
@@ -77,9 +77,15 @@ class PartSummary:
 class PartMaker:
     """Makes parts with one network, loaded once; `PARTS_IN_HAND` threads may ask at once."""
 
-    def __init__(self, settings: MakerSettings, on_progress: Callable[[int, int], None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        settings: MakerSettings,
+        on_progress: Callable[[int, int], None] = lambda *_: None,
+        *,
+        keeps_spans: bool = False,
+    ) -> None:
         self._on_progress = on_progress
-        self._writer = PartWriter(settings)
+        self._writer = PartWriter(settings, keeps_spans=keeps_spans)
         # One network an actor: its threads are the actor's CPUs; but Ray may be told of more CPUs than there are, and
         # threads that fight over a core are many times slower than one.
         num_threads = min(settings.num_threads, len(os.sched_getaffinity(0)))
@@ -103,6 +109,11 @@ class PartMaker:
             max_pixels=settings.max_pixels,
         )
 
+    @property
+    def spans(self) -> list[Span]:
+        """Give every piece of work so far, where they are kept."""
+        return self._writer.spans
+
     def make(self, part: PlannedPart) -> PartSummary:
         """Make one part, unless it is there; storage failures are told, not raised."""
         return self._writer.make(part, self._label)
@@ -122,7 +133,9 @@ class PartMaker:
 class PartWriter:
     """Carries one part through the protocol; whoever calls says how its images are labelled."""
 
-    def __init__(self, settings: MakerSettings) -> None:
+    def __init__(self, settings: MakerSettings, *, keeps_spans: bool = False) -> None:
+        self.spans: list[Span] = []
+        self._keeps_spans = keeps_spans
         self._output = Output(settings.output_uri)
         self._open_plans: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._plans_lock = threading.Lock()
@@ -142,7 +155,7 @@ class PartWriter:
             label: given the part's rows of its plan, labels their images, adding to the seconds.
         """
         began_at = time.time()
-        seconds = StageSeconds()
+        seconds = StageSeconds(keeps_spans=self._keeps_spans)
         keys: pa.Table | None = None
         results: list[ImageResult] = []
 
@@ -170,6 +183,7 @@ class PartWriter:
         if labelled is None:
             return PartSummary(part.id.plan, part.id.part, was_there=True, num_images=part.num_images)
         assert keys is not None
+        self.spans += seconds.spans
         return _summary(part, keys, results, seconds, began_at)
 
     def read_keys(self, part: PlannedPart) -> pa.Table:

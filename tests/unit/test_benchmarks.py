@@ -23,6 +23,7 @@ SCRIPTS = (
     "scale",
     "slicing",
     "storage",
+    "timeline",
     "train",
     "validate",
 )

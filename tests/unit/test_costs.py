@@ -19,6 +19,7 @@ from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.pool import Pool, name_device
 from maskrcnn.labelling.protocol import Reconciled
 from maskrcnn.labelling.record import Tally, build_record, warn_if_late
+from maskrcnn.storage import READS_IN_FLIGHT
 from tests.unit.test_forecast import COSTS
 
 CONFIG = LabelConfig("bundle", "images", "output")
@@ -29,7 +30,7 @@ PART = PartSummary(
 
 
 def measure(summaries: list[PartSummary], **more: Any) -> ActorCosts | None:
-    usual = {"source": "run 1", "device": "CPU", "num_actors": 1, "num_threads": 2, "num_readers": 32}
+    usual = {"source": "run 1", "device": "CPU", "num_actors": 1, "num_threads": 2, "num_readers": READS_IN_FLIGHT}
     return measure_costs(summaries, **{**usual, "startup_s": 5.0, "labelling_s": 20.0, **more})
 
 
