@@ -49,8 +49,8 @@ class CoreWatch:
     """Notes how long actors had to wait for a core, while a job runs."""
 
     def __init__(self) -> None:
-        self._waits: dict[int, list[tuple[float, float]]] = {}
-        """By actor: Unix time, and the seconds that its busiest thread has waited so far."""
+        self._samples: dict[int, list[tuple[float, dict[str, tuple[float, float]]]]] = {}
+        """By actor: Unix time, and for each thread the seconds that it has run and has waited so far."""
         self._stop = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
@@ -65,9 +65,11 @@ class CoreWatch:
     def waited_share(self, begin: float) -> float:
         """Give the share of the time since then (Unix time) that actors waited for a core."""
         shares = []
-        for waits in self._waits.values():
-            (first_at, first_s), (last_at, last_s) = next(one for one in waits if one[0] >= begin), waits[-1]
-            shares.append((last_s - first_s) / max(last_at - first_at, SAMPLE_EVERY_S))
+        for samples in self._samples.values():
+            (first_at, first), (last_at, last) = next(one for one in samples if one[0] >= begin), samples[-1]
+            busiest = max(last, key=lambda thread: last[thread][0])
+            waited_s = last[busiest][1] - first.get(busiest, (0.0, 0.0))[1]
+            shares.append(waited_s / max(last_at - first_at, SAMPLE_EVERY_S))
         return statistics.mean(shares)
 
     def _watch(self) -> None:
@@ -75,13 +77,16 @@ class CoreWatch:
             for pid, command in process_tree(os.getpid()).items():
                 if command.startswith("ray::MapWorker"):
                     with contextlib.suppress(OSError, ValueError):  # it ended meanwhile
-                        self._waits.setdefault(pid, []).append((time.time(), _waited_s(pid)))
+                        self._samples.setdefault(pid, []).append((time.time(), _thread_seconds(pid)))
 
 
-def _waited_s(pid: int) -> float:
-    """Give how long the busiest thread of a process has been ready to run and had no core."""
-    threads = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-    return max((int(ran), int(waited) / 1e9) for ran, waited, _ in threads)[1]
+def _thread_seconds(pid: int) -> dict[str, tuple[float, float]]:
+    """Give for each thread of a process how long it ran, and how long it was ready to and had no core."""
+    seconds = {}
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        ran_ns, waited_ns, _ = map(int, path.read_text().split())
+        seconds[path.parent.name] = (ran_ns / 1e9, waited_ns / 1e9)
+    return seconds
 
 
 def run_job(
