@@ -103,10 +103,9 @@ def _grid_iou(anchors: Anchors, truths: Tensor) -> Tensor:
     overlaps = truths.new_empty(*truths.shape[:2], len(anchors.boxes))
     left, top, right, bottom = (edge[..., None, None] for edge in truths.unbind(-1))
     area = ((right - left) * (bottom - top))[..., None]
-    pieces = zip(
-        torch.split(overlaps, anchors.num_of_level, 2), torch.split(anchors.boxes, anchors.num_of_level), strict=True
-    )
-    for (piece, boxes), shape in zip(pieces, anchors.level_shapes, strict=True):
+    pieces = torch.split(overlaps, anchors.num_of_level, 2)
+    boxes_of_level = torch.split(anchors.boxes, anchors.num_of_level)
+    for piece, boxes, shape in zip(pieces, boxes_of_level, anchors.level_shapes, strict=True):
         grid = boxes.view(*shape, 4)
         x0, x1 = grid[0, :, :, 0], grid[0, :, :, 2]
         y0, y1 = grid[:, 0, :, 1], grid[:, 0, :, 3]

@@ -133,9 +133,7 @@ def test_with_every_slot_nothing_waits_for_values_and_the_sums_are_the_same() ->
     assert results[1].counts.equal(results[0].counts)
     assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 1e-4
     assert waits[0]
-    # Injected proposals look their image up; the network's own wait where they are suppressed, and nowhere else.
-    assert set(waits[1]) == {"aten._local_scalar_dense.default"}
-    assert len(waits[1]) == len(samples)
+    assert waits[1] == []
 
 
 def test_batch_mates_do_not_change_an_images_sums() -> None:
