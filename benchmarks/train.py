@@ -262,9 +262,7 @@ def measure(arguments: argparse.Namespace) -> int:
         "loading_ms_per_image": loading_ms(settings[0]),
         "reachable_flops_per_s": reachable,
     }
-    print(
-        f"{figures['instances_per_image']:.0f} instances an image; loading one: {figures['loading_ms_per_image']:.0f} ms"
-    )
+    print("{instances_per_image:.0f} instances an image; loading one: {loading_ms_per_image:.0f} ms".format(**figures))
     batches = [measure_batch(setting, reachable) for setting in settings]
     if arguments.output:
         write_results(arguments.output, "train", {**figures, "batches": batches}, load_before)

@@ -67,11 +67,7 @@ class Pyramid:
         in_cells = boxes / place[:, :1]
         if self.is_table:
             return self._pool_from_table(in_cells, image_of_each, place, side, num_samples)
-        nothing = torch.zeros_like(boxes[:, 0])
-        down = torch.stack([nothing, place[:, 3].to(boxes), nothing, place[:, 3].to(boxes)], 1)
-        rois = torch.cat([image_of_each[:, None].to(boxes), in_cells + down], 1)
-        pooled: Tensor = roi_align(self.joined, rois, (side, side), 1.0, num_samples)
-        return pooled
+        return self._pool_from_canvas(in_cells, image_of_each, place, side, num_samples)
 
     def _levels_of(self, pooler: Any, boxes: Tensor) -> Tensor:
         """Give the level (R,) that each box is taken from.
@@ -82,6 +78,22 @@ class Pyramid:
         level = torch.floor(pooler.canonical_level + torch.log2(size / pooler.canonical_scale) + 1e-6)
         first = torch.log2(self.places[0, 0].float())
         return (level - first).clamp(0, len(self.places) - 1).long()
+
+    def _pool_from_canvas(
+        self, in_cells: Tensor, image_of_each: Tensor, place: Tensor, side: int, num_samples: int
+    ) -> Tensor:
+        _, height, width, begin = place.unbind(1)
+        nothing = torch.zeros_like(in_cells[:, 0])
+        down = torch.stack([nothing, begin.to(in_cells), nothing, begin.to(in_cells)], 1)
+        rois = torch.cat([image_of_each[:, None].to(in_cells), in_cells + down], 1)
+        pooled: Tensor = roi_align(self.joined, rois, (side, side), 1.0, num_samples)
+        # Of a bin that reaches over the far edge, only the samples inside count; all of them see the last cell.
+        counting = [
+            _sample(in_cells[:, axis], in_cells[:, axis + 2], num_cells, side, num_samples)[1]
+            for axis, num_cells in ((1, height), (0, width))
+        ]
+        rows, columns = (is_inside.view(-1, side, num_samples).float().mean(2) for is_inside in counting)
+        return pooled * (rows[:, :, None] * columns[:, None])[:, None]
 
     def _pool_from_table(
         self, in_cells: Tensor, image_of_each: Tensor, place: Tensor, side: int, num_samples: int
@@ -114,10 +126,7 @@ def _corners(low: Tensor, high: Tensor, num_cells: Tensor, side: int, num_sample
 
     Source: torchvision, ``csrc/ops/cpu/roi_align_common.h``, ``pre_calc_for_bilinear_interpolate``.
     """
-    sample = torch.arange(side * num_samples, device=low.device) + 0.5
-    length = (high - low).clamp(min=1)
-    position = low[:, None] + sample * (length / (side * num_samples))[:, None]
-    is_inside = position <= num_cells[:, None]  # an RoI narrower than a cell may reach over the edge
+    position, is_inside = _sample(low, high, num_cells, side, num_samples)
     last = num_cells[:, None] - 1
     position = position.clamp(min=0).minimum(last.to(position))
     below = position.long()
@@ -128,16 +137,24 @@ def _corners(low: Tensor, high: Tensor, num_cells: Tensor, side: int, num_sample
     return cells.view(shape), weights.view(shape)
 
 
+def _sample(low: Tensor, high: Tensor, num_cells: Tensor, side: int, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Say where an axis of RoIs is sampled, (R, side * num_samples), and which of it is not beyond the far edge.
+
+    Only an RoI narrower than a cell reaches over the edge, since it is pooled as if it were a cell wide.
+    """
+    sample = torch.arange(side * num_samples, device=low.device) + 0.5
+    length = (high - low).clamp(min=1)
+    position = low[:, None] + sample * (length / (side * num_samples))[:, None]
+    return position, position <= num_cells[:, None]
+
+
 def _as_table(levels: Sequence[Tensor]) -> Tensor:
     rows = [level.permute(0, 2, 3, 1).flatten(1, 2) for level in levels]
     return torch.cat(rows, 1).flatten(0, 1)
 
 
 def _as_canvas(levels: Sequence[Tensor]) -> Tensor:
-    """Stack levels; each ends with its last row and column once more, since up to a cell beyond its last centre counts.
-
-    Zeros follow. So an RoI narrower than a cell that reaches over the far edge fades there, where torchvision ends it.
-    """
+    """Stack levels; each ends with its last row and column twice more, as what lies beyond the last centres counts."""
     width = levels[0].shape[3] + 2
-    padded = [F.pad(level, (0, 1, 0, 1), mode="replicate") for level in levels]
-    return torch.cat([F.pad(level, (0, width - level.shape[3], 0, 1)) for level in padded], 2)
+    padded = [F.pad(level, (0, 2, 0, 2), mode="replicate") for level in levels]
+    return torch.cat([F.pad(level, (0, width - level.shape[3])) for level in padded], 2)

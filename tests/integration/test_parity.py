@@ -30,7 +30,8 @@ from maskrcnn.training.transforms import SampleKey
 from tests.learning import CONFIG, FullMasks, inject_proposals, padded_shape, start_network, use_our_choices
 
 NUM_STEPS = 10
-LEARNING_RATE = 0.002
+LEARNING_RATE = 0.0003
+"""At higher rates a difference in the last bit, of another order of summation, grows tenfold with every step."""
 PARITY = replace(
     CONFIG,
     schedule=ScheduleConfig(LEARNING_RATE, max_steps=NUM_STEPS, decay="constant", warmup_steps=0),
