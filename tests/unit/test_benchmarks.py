@@ -21,6 +21,7 @@ SCRIPTS = (
     "predict",
     "slicing",
     "train",
+    "train_quality",
     "validate",
 )
 
