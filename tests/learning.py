@@ -217,14 +217,14 @@ def jittered_boxes(boxes: Tensor, size: tuple[int, int], seed: int, num_random: 
     return proposals[(high - low).amin(1) > 2]
 
 
-def inject_proposals(network: Any, samples: Sequence[Sample]) -> None:
+def inject_proposals(network: Any, samples: Sequence[Sample], device: torch.device | None = None) -> None:
     """Let boxes drawn for each sample take the place of a prepared network's proposals, which differ by leaps."""
     drawn = {open_stream(CONFIG.seed, Purpose.ROIS, sample.key): _drawn_for(sample) for sample in samples}
 
     def propose(rpn: Any, objectness: Tensor, deltas: Tensor, anchors: Any, targets: Targets) -> Proposals:
         boxes = [drawn[stream] for stream in targets.streams[1].tolist()]
         padded = nn.utils.rnn.pad_sequence(boxes, batch_first=True)
-        return Proposals(padded, (padded[..., 2:] > padded[..., :2]).all(-1))
+        return Proposals(padded.to(device), (padded[..., 2:] > padded[..., :2]).all(-1).to(device))
 
     network.propose = propose
 
