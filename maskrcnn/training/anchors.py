@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-_MAX_PAIRS = 1 << 24
+_MAX_PAIRS = 1 << 25
 _MAX_SHAPES = 16
 
 
@@ -84,10 +84,11 @@ def match_anchors(anchors: Anchors, truths: Tensor, is_truth: Tensor, high: floa
     best = truths.new_zeros(num_images, num_anchors)
     matched = torch.zeros(num_images, num_anchors, dtype=torch.int64, device=truths.device)
     is_nearest = torch.zeros(num_images, num_anchors, dtype=torch.bool, device=truths.device)
+    shares = _shares_of_levels(anchors, truths)
     at_once = max(1, _MAX_PAIRS // (num_images * num_anchors))
     for begin in range(0, num_truths, at_once):
         some = slice(begin, begin + at_once)
-        overlaps = _grid_iou(anchors, truths[:, some])
+        overlaps = _grid_iou(anchors, shares, some)
         value, index = overlaps.max(1)
         matched = torch.where(value > best, index + begin, matched)
         best = torch.maximum(best, value)
@@ -98,22 +99,31 @@ def match_anchors(anchors: Anchors, truths: Tensor, is_truth: Tensor, high: floa
     return labels, matched
 
 
-def _grid_iou(anchors: Anchors, truths: Tensor) -> Tensor:
-    """Give the IoU of truths (B, N, 4) with all anchors, (B, N, A)."""
-    overlaps = truths.new_empty(*truths.shape[:2], len(anchors.boxes))
+def _shares_of_levels(anchors: Anchors, truths: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Give what truths (B, N, 4) share with the columns of each level (B, N, 1, W, a), and with its rows, px.
+
+    The third is the area of truth and anchor together, counted twice where they overlap, (B, N, 1, 1, a).
+    """
     left, top, right, bottom = (edge[..., None, None] for edge in truths.unbind(-1))
     area = ((right - left) * (bottom - top))[..., None]
-    pieces = torch.split(overlaps, anchors.num_of_level, 2)
-    boxes_of_level = torch.split(anchors.boxes, anchors.num_of_level)
-    for piece, boxes, shape in zip(pieces, boxes_of_level, anchors.level_shapes, strict=True):
+    shares = []
+    for boxes, shape in zip(torch.split(anchors.boxes, anchors.num_of_level), anchors.level_shapes, strict=True):
         grid = boxes.view(*shape, 4)
         x0, x1 = grid[0, :, :, 0], grid[0, :, :, 2]
         y0, y1 = grid[:, 0, :, 1], grid[:, 0, :, 3]
         across = (torch.minimum(right, x1) - torch.maximum(left, x0)).clamp(min=0)
         down = (torch.minimum(bottom, y1) - torch.maximum(top, y0)).clamp(min=0)
-        shared = across[:, :, None] * down[:, :, :, None]
-        both = area + ((x1[0] - x0[0]) * (y1[0] - y0[0]))
-        torch.div(shared, both - shared, out=piece.view(shared.shape))
+        shares.append((across[:, :, None], down[:, :, :, None], area + (x1[0] - x0[0]) * (y1[0] - y0[0])))
+    return shares
+
+
+def _grid_iou(anchors: Anchors, shares: list[tuple[Tensor, Tensor, Tensor]], some: slice) -> Tensor:
+    """Give the IoU of some truths with all anchors, (B, N, A)."""
+    num_truths = shares[0][0][:, some].shape[:2]
+    overlaps = anchors.boxes.new_empty(*num_truths, len(anchors.boxes))
+    for piece, (across, down, both) in zip(torch.split(overlaps, anchors.num_of_level, 2), shares, strict=True):
+        shared = across[:, some] * down[:, some]
+        torch.div(shared, both[:, some] - shared, out=piece.view(shared.shape))
     return overlaps
 
 
