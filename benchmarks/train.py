@@ -275,7 +275,7 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.images is None:
-            # Some 90 instances an image: with more than 256, torchvision's way in bf16 ends with an error, since it
+            # Some 150 instances an image: with more than 256, torchvision's way in bf16 ends with an error, since it
             # numbers them in bf16.
             boards, size = (2, (160, 213)) if arguments.small else (6, (1440, 1080))
             arguments.annotations = write_shelves(
