@@ -5,7 +5,7 @@ model's own transform and losses, one optimizer, a read of the losses in every s
 the same way, start from the same random weights and take turns, so that a machine that slows down slows both. The peak
 is that of a process of its own on a CPU, and of the device's memory on a GPU. Data loading is part of every step, and
 is also timed alone. Utilisation is the arithmetic of a step's convolutions and matrix products, as torch counts it,
-forward and backward, over the step's time, against what a large matrix product reaches on the same device.
+forward and backward, over the step's time, against what a large matrix product or convolution reaches there.
 
 On a GPU: resnet50, 800x1333, batches of 2 and 8, compiled and not. On a CPU a step of that takes most of a minute, so
 the default there is resnet50 on 400x666.
@@ -145,17 +145,24 @@ def wait_for(device: torch.device) -> None:
 
 
 def reachable_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Give the floating-point operations/s of a large matrix product, the best of a few."""
-    side = 8192 if device.type == "cuda" else 2048
+    """Give the floating-point operations/s of a large matrix product or convolution, the best of several tries."""
+    side, num_images = (8192, 256) if device.type == "cuda" else (2048, 32)
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(5):
+    images = torch.randn(num_images, 256, 28, 28, device=device, dtype=dtype)
+    weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
+    images, weight = (each.contiguous(memory_format=torch.channels_last) for each in (images, weight))
+    works = {
+        2 * side**3: lambda: left @ right,
+        2 * num_images * 26**2 * 9 * 256**2: lambda: torch.nn.functional.conv2d(images, weight),
+    }
+    rates = []
+    for flops, work in list(works.items()) * 10:
         wait_for(device)
         begin = time.perf_counter()
-        left @ right
+        work()
         wait_for(device)
-        seconds.append(time.perf_counter() - begin)
-    return 2 * side**3 / min(seconds)
+        rates.append(flops / (time.perf_counter() - begin))
+    return max(rates)
 
 
 def loading_ms(setting: Setting) -> float:
