@@ -22,14 +22,17 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.model.network import BOX_ROI_SIZE, PYRAMID_CHANNELS, build_network
 from maskrcnn.synthetic import CATEGORIES, draw_shelf
-from maskrcnn.training.losses import LossSums, Target, compute_losses
+from maskrcnn.training.choices import choose, draw_priorities, open_stream
+from maskrcnn.training.losses import FIRST_TRUTH_ID, LossSums, compute_losses
 from maskrcnn.training.mask_grids import draw_grid, nearest_indices
 from maskrcnn.training.network import prepare_network
+from maskrcnn.training.proposals import Proposals
 from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.samples import Sample
 from maskrcnn.training.schedule import ScheduleConfig
 from maskrcnn.training.step import Learner, StepResult
-from maskrcnn.training.transforms import AugmentConfig, Patch, SampleKey
+from maskrcnn.training.targets import Targets
+from maskrcnn.training.transforms import AugmentConfig, Patch, Purpose, SampleKey
 
 PREPROCESS = PreprocessConfig(min_size_px=64, max_size_px=128)
 NUM_LABELS = len(CATEGORIES) + 1
@@ -85,14 +88,16 @@ def empty_sample(width: int = 64, height: int = 64) -> Sample:
 
 @dataclass(frozen=True)
 class FullMasks:
-    """Masks over the whole image, cut as torchvision cuts them."""
+    """Masks over whole images, cut as torchvision cuts them."""
 
-    masks: Tensor
+    masks: Sequence[Tensor]
 
-    def cut(self, boxes: Tensor, matched: Tensor, side: int) -> Tensor:
-        if len(boxes) == 0:
-            return boxes.new_zeros(0, side, side)
-        targets: Tensor = project_masks_on_boxes(self.masks, boxes, matched, side)
+    def cut(self, boxes: Tensor, image_of_each: Tensor, matched: Tensor, side: int) -> Tensor:
+        targets = boxes.new_zeros(len(boxes), side, side)
+        for image, its_masks in enumerate(self.masks):
+            places = torch.where(image_of_each == image)[0]
+            if len(places):
+                targets[places] = project_masks_on_boxes(its_masks, boxes[places], matched[places], side)
         return targets
 
 
@@ -188,14 +193,15 @@ def farthest(ones: Sequence[Tensor], others: Sequence[Tensor]) -> float:
     return max(float((one - other).abs().max()) for one, other in zip(ones, others, strict=True))
 
 
+def targets_of(samples: Sequence[Sample]) -> Targets:
+    return Targets.of(samples, torch.device("cpu"), CONFIG.seed)
+
+
 def sums_of(
-    network: Any, samples: Sequence[Sample], shape: tuple[int, int], targets: Sequence[Target] = (), **options: Any
+    network: Any, samples: Sequence[Sample], shape: tuple[int, int], targets: Targets | None = None, **options: Any
 ) -> LossSums:
     """Compute losses outside a learner; ``network`` is a prepared one, ``targets`` are the samples' own by default."""
-    for sampler in (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler):
-        sampler.keys = [sample.key for sample in samples]
-    targets = targets or [Target.of(sample, torch.device("cpu")) for sample in samples]
-    return compute_losses(network, normal_images(samples, shape), targets, **options)
+    return compute_losses(network, normal_images(samples, shape), targets or targets_of(samples), **options)
 
 
 def jittered_boxes(boxes: Tensor, size: tuple[int, int], seed: int, num_random: int = 40) -> Tensor:
@@ -211,8 +217,48 @@ def jittered_boxes(boxes: Tensor, size: tuple[int, int], seed: int, num_random: 
     return proposals[(high - low).amin(1) > 2]
 
 
-def inject_proposals(network: Any, samples: Sequence[Sample]) -> None:
-    """Let boxes drawn for each sample take the place of the network's proposals, which differ by leaps."""
-    drawn = {sample.key: jittered_boxes(sample.boxes, sample.size, sample.key.sample_index) for sample in samples}
-    sampler = network.rpn.fg_bg_sampler
-    network.rpn.filter_proposals = lambda *_: ([drawn[key].clone() for key in sampler.keys], None)
+def inject_proposals(network: Any, samples: Sequence[Sample], device: torch.device | None = None) -> None:
+    """Let boxes drawn for each sample take the place of a prepared network's proposals, which differ by leaps."""
+    drawn = {open_stream(CONFIG.seed, Purpose.ROIS, sample.key): _drawn_for(sample) for sample in samples}
+
+    def propose(rpn: Any, objectness: Tensor, deltas: Tensor, anchors: Any, targets: Targets) -> Proposals:
+        boxes = [drawn[stream] for stream in targets.streams[1].tolist()]
+        padded = nn.utils.rnn.pad_sequence(boxes, batch_first=True)
+        return Proposals(padded.to(device), (padded[..., 2:] > padded[..., :2]).all(-1).to(device))
+
+    network.propose = propose
+
+
+def _drawn_for(sample: Sample) -> Tensor:
+    return jittered_boxes(sample.boxes, sample.size, sample.key.sample_index)
+
+
+class KeyedSampler:
+    """Chooses in torchvision's own network what we choose."""
+
+    def __init__(self, num: int, positive_fraction: float, purpose: Purpose, samples: Sequence[Sample]) -> None:
+        self._num, self._max_positive = num, int(num * positive_fraction)
+        self._purpose, self._samples = purpose, samples
+
+    def __call__(self, matched_idxs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        marks: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for sample, matched in zip(self._samples, matched_idxs, strict=True):
+            ids = torch.arange(len(matched))
+            if self._purpose == Purpose.ROIS and len(sample.boxes):  # true boxes come last
+                ids[-len(sample.boxes) :] = FIRST_TRUTH_ID + torch.arange(len(sample.boxes))
+            stream = torch.tensor([open_stream(CONFIG.seed, self._purpose, sample.key)])
+            chosen = choose(matched[None], draw_priorities(stream, ids), self._num, self._max_positive)
+            is_negative = chosen.is_chosen & ~chosen.is_positive
+            for its_marks, is_marked in zip(marks, (chosen.is_positive, is_negative), strict=True):
+                mark = torch.zeros(len(matched), dtype=torch.uint8)
+                mark[chosen.places[is_marked]] = 1
+                its_marks.append(mark)
+        return marks
+
+
+def use_our_choices(network: Any, samples: Sequence[Sample], config: TrainConfig) -> None:
+    """Let torchvision's own network choose as we do among anchors, and among boxes drawn for each sample."""
+    drawn = [_drawn_for(sample) for sample in samples]
+    network.rpn.filter_proposals = lambda *_: ([boxes.clone() for boxes in drawn], None)
+    network.rpn.fg_bg_sampler = KeyedSampler(config.anchors_per_image, 0.5, Purpose.ANCHORS, samples)
+    network.roi_heads.fg_bg_sampler = KeyedSampler(config.rois_per_image, 0.25, Purpose.ROIS, samples)

@@ -41,6 +41,7 @@ __all__ = [
     "iou",
     "normalised",
     "runs_to_bbox",
+    "runs_to_columns",
     "to_bbox",
     "to_json",
     "to_mask",
@@ -204,8 +205,11 @@ def to_mask(rle: Rle) -> NDArray[np.uint8]:
 
 def to_mask_columns(rle: Rle, begin: int, end: int) -> NDArray[np.uint8]:
     """Draw only the columns from ``begin`` up to ``end`` of an RLE: (height, end - begin) uint8 of 0 and 1."""
-    runs = check_rle(rle)
-    height = rle["size"][0]
+    return runs_to_columns(check_rle(rle), rle["size"][0], begin, end)
+
+
+def runs_to_columns(runs: Counts, height: int, begin: int, end: int) -> NDArray[np.uint8]:
+    """Draw columns of a mask's run lengths, as `to_mask_columns` does."""
     ends = np.cumsum(runs).clip(begin * height, end * height)
     seen = np.diff(ends, prepend=begin * height)
     colours = (np.arange(len(runs)) % 2).astype(np.uint8)

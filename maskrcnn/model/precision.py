@@ -40,17 +40,22 @@ class InBf16(nn.Module):
 
     torchvision takes the dtype of anchors and boxes from the features, and bf16 has 8 bits: 1000 px would be rounded
     to multiples of 4.
+
+    Args:
+        module: what runs in bf16.
+        gives_float32: else what it gives stays as it is, for whoever goes on in bf16 and takes no anchors from it.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, *, gives_float32: bool = True) -> None:
         super().__init__()
-        self.module = module
+        self.module, self._gives_float32 = module, gives_float32
 
     def forward(self, tensors: Any) -> Any:
         """Call the module on a tensor or a list of tensors."""
         first = tensors[0] if isinstance(tensors, list) else tensors
         with torch.autocast(first.device.type, torch.bfloat16):
-            return _as_float32(self.module(tensors))
+            outputs = self.module(tensors)
+        return _as_float32(outputs) if self._gives_float32 else outputs
 
 
 def variant_of(module: nn.Module, in_bf16: Collection[str] = ()) -> Any:

@@ -127,7 +127,7 @@ class TrainArguments:
     device: Device = "auto"
     """auto: GPUs where the cluster has any."""
     compile: bool = False
-    """Compile the backbone before the first step."""
+    """Compile the backbone and the heads before the first step."""
     loader_workers: int | None = None
     """Processes a worker that load images; default: 4 on GPUs, 0 on CPUs."""
     cache_gib: float = 20.0

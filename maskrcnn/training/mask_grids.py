@@ -27,8 +27,9 @@ _INNER = GRID_SIDE - 2  # one cell on each side says what is beyond the mask
 
 def read_patch(mask: Rle) -> Patch:
     """Draw the part of an RLE that is not empty; no more is ever held."""
-    left, top, width, height = map(int, rle.to_bbox(mask))
-    return Patch(rle.to_mask_columns(mask, left, left + width)[top : top + height], left, top)
+    runs, image_height = rle.check_rle(mask), mask["size"][0]
+    left, top, width, height = map(int, rle.runs_to_bbox(runs, image_height))
+    return Patch(rle.runs_to_columns(runs, image_height, left, left + width)[top : top + height], left, top)
 
 
 def nearest_indices(num_in: int, num_out: int) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ class TrainConfig:
     precision: Precision = "auto"
     """bf16 computes in half the bits where that is safe; auto takes it on CUDA devices that have it."""
     compiles: bool = False
-    """Compile the backbone before the first step."""
+    """Compile the backbone and the heads before the first step."""
     max_nonfinite_steps: int = 5
     """Steps that may be skipped since their losses were not finite, before the training stops."""
     seed: int = 0

@@ -1,7 +1,8 @@
 """One optimizer update: micro-batches forward and backward, gradients over all ranks, clip, check, update.
 
-Knows nothing of loops, files or Ray. The host never waits for the device in here but where an image's candidates are
-counted: what a step did is read afterwards, and whether its update may happen is decided on the device.
+Knows nothing of loops, files or Ray. The host never waits for the device in here but where the suppression of an
+image's proposals tells how many stay: what a step did is read afterwards, and whether its update may happen is decided
+on the device.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import ClusterError
 from maskrcnn.model.inputs import build_input
 from maskrcnn.training.gradients import GradientBuckets
-from maskrcnn.training.losses import COUNT_NAMES, LOSS_NAMES, LossSums, Target, compute_losses
-from maskrcnn.training.network import KeyedSampler
+from maskrcnn.training.losses import COUNT_NAMES, LOSS_NAMES, LossSums, compute_losses
 from maskrcnn.training.optimizer import MovingAverage, build_optimizer
 from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.samples import Sample
 from maskrcnn.training.schedule import learning_rate_at
+from maskrcnn.training.targets import Targets, send
 
 _OUT_OF_MEMORY = len(LOSS_NAMES)
 _NUM_SIGNALS = len(LOSS_NAMES) + 1
@@ -150,10 +151,12 @@ class Learner:
         self.network.train()
         for module in self.network.frozen_modules:
             module.eval()
+        for convolution in self.network.folded:
+            convolution.refresh()
         self._buckets.zero()
         signals = torch.zeros(_NUM_SIGNALS + num_places + len(notices), device=self._device)
         if notices:
-            signals[-len(notices) :] = torch.tensor(list(notices), device=self._device)
+            signals[-len(notices) :] = send(torch.tensor(list(notices)), self._device)
         is_out_of_memory = self._accumulate(samples, step, shape, signals[: _NUM_SIGNALS + num_places], first_place)
         if is_out_of_memory:
             # Only here, where the error and what its traceback kept are gone, can their memory be had again.
@@ -237,14 +240,10 @@ class Learner:
                 norm.momentum = momentum
 
     def _forward(self, batch: Sequence[Sample], shape: tuple[int, int], *, counts_only: bool = False) -> LossSums:
-        for sampler in (self.network.rpn.fg_bg_sampler, self.network.roi_heads.fg_bg_sampler):
-            if isinstance(sampler, KeyedSampler):
-                sampler.keys = [sample.key for sample in batch]
         pixels, sizes = [sample.image for sample in batch], [sample.size for sample in batch]
         images = build_input(pixels, sizes, shape, self._mean, self._std)
-        if self._device.type == "cuda":
-            images = images.contiguous(memory_format=torch.channels_last)
-        targets = [Target.of(sample, self._device) for sample in batch]
+        images = images.contiguous(memory_format=torch.channels_last)
+        targets = Targets.of(batch, self._device, self.config.seed)
         return compute_losses(self.network, images, targets, counts_only=counts_only)
 
     def _backward(

@@ -25,6 +25,7 @@ SCRIPTS = (
     "storage",
     "timeline",
     "train",
+    "train_quality",
     "validate",
 )
 
@@ -54,5 +55,6 @@ def test_every_benchmark_is_tried() -> None:
         "machine",
         "object_server",
         "random_network",
+        "reference_training",
     }
     assert found == set(SCRIPTS)

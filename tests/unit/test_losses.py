@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from maskrcnn.training.losses import LOSS_NAMES, Target
-from maskrcnn.training.network import KeyedSampler, prepare_network
+from maskrcnn.training import losses as losses_module
+from maskrcnn.training.choices import Chosen
+from maskrcnn.training.losses import LOSS_NAMES, compute_losses
+from maskrcnn.training.network import prepare_network
 from maskrcnn.training.samples import Sample
 from tests.learning import (
     CONFIG,
@@ -20,10 +23,13 @@ from tests.learning import (
     empty_sample,
     inject_proposals,
     jittered_boxes,
+    normal_images,
     padded_shape,
     start_network,
     sums_of,
+    targets_of,
     torchvision_target,
+    use_our_choices,
 )
 
 MIXED = (draw_sample(0, 96, 64), draw_sample(1, 64, 96), draw_sample(3), empty_sample())
@@ -36,12 +42,12 @@ def _prepared(samples: Sequence[Sample]) -> Any:
     return network
 
 
-def _torchvision_losses(network: Any, samples: Sequence[Sample]) -> list[float]:
-    for sampler in (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler):
-        sampler.keys = [sample.key for sample in samples]
+def _torchvision_losses(samples: Sequence[Sample]) -> tuple[Any, dict[str, Tensor]]:
+    """Run torchvision's own network, with our choices; give it and its losses."""
+    network = start_network().train()
+    use_our_choices(network, samples, CONFIG)
     images = [sample.image.float() / 255 for sample in samples]
-    losses = network(images, [torchvision_target(sample) for sample in samples])
-    return [float(losses[name].detach()) for name in LOSS_NAMES]
+    return network, network(images, [torchvision_target(sample) for sample in samples])
 
 
 @pytest.mark.parametrize(
@@ -49,12 +55,10 @@ def _torchvision_losses(network: Any, samples: Sequence[Sample]) -> list[float]:
 )
 def test_sums_over_counts_are_torchvisions_losses(samples: Sequence[Sample], num_losses: int) -> None:
     network = _prepared(samples)
-    targets = [
-        Target(its["boxes"], its["labels"], FullMasks(its["masks"]), None, sample.size)
-        for sample, its in ((sample, torchvision_target(sample)) for sample in samples)
-    ]
-    ours = sums_of(network, samples, padded_shape(samples), targets)
-    expected = _torchvision_losses(network, samples)
+    full_masks = FullMasks([torchvision_target(sample)["masks"] for sample in samples])
+    ours = sums_of(network, samples, padded_shape(samples), replace(targets_of(samples), masks=full_masks))
+    _, losses = _torchvision_losses(samples)
+    expected = [float(losses[name].detach()) for name in LOSS_NAMES]
     assert ours.total(ours.counts).tolist() == pytest.approx(expected, rel=1e-5)
     assert sum(value > 0 for value in expected) == num_losses
     ours_with_grids = sums_of(network, samples, padded_shape(samples))
@@ -64,27 +68,24 @@ def test_sums_over_counts_are_torchvisions_losses(samples: Sequence[Sample], num
 def test_sums_have_torchvisions_gradient() -> None:
     gradients = []
     for is_ours in (True, False):
-        network = _prepared(MIXED)
         if is_ours:
+            network = _prepared(MIXED)
             ours = sums_of(network, MIXED, padded_shape(MIXED))
             ours.total(ours.counts).sum().backward()  # type: ignore[no-untyped-call]
         else:
-            for sampler in (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler):
-                sampler.keys = [sample.key for sample in MIXED]
-            images = [sample.image.float() / 255 for sample in MIXED]
-            sum(network(images, [torchvision_target(sample) for sample in MIXED]).values()).backward()
+            network, losses = _torchvision_losses(MIXED)
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
     assert float((gradients[0] - gradients[1]).norm() / gradients[1].norm()) < 1e-3
 
 
-def test_counts_are_of_what_was_chosen() -> None:
-    network = _prepared(MIXED)
-    recorded = _record(network)
-    ours = sums_of(network, MIXED, padded_shape(MIXED))
+def test_counts_are_of_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = _record(monkeypatch)
+    ours = sums_of(_prepared(MIXED), MIXED, padded_shape(MIXED))
     (_, anchors), (_, rois) = recorded
-    num_positive = sum(int(marks.sum()) for marks in rois[0])
+    num_positive = int(rois.is_positive.sum())
     assert num_positive > 4
-    num_rois, num_anchors = (sum(int(marks.sum()) for side in chosen for marks in side) for chosen in (rois, anchors))
+    num_rois, num_anchors = (int(chosen.is_chosen.sum()) for chosen in (rois, anchors))
     assert ours.counts.tolist() == [num_anchors, num_rois, num_positive * 28 * 28]
 
 
@@ -95,6 +96,44 @@ def test_counting_alone_counts_the_same_and_sums_nothing() -> None:
     assert counted.counts.equal(sums_of(_prepared(MIXED), MIXED, padded_shape(MIXED)).counts)
     assert counted.sums.shape == (5, 4)
     assert not counted.sums.any()
+
+
+class _Recorder(TorchDispatchMode):
+    """Lists the operations that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+_WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "torchvision.nms", "repeat_interleave.Tensor")
+
+
+def test_with_every_slot_nothing_waits_for_values_and_the_sums_are_the_same() -> None:
+    samples = (*MIXED[1:], replace(draw_sample(4), ignored=torch.ones(8, 8, dtype=torch.bool)))
+    results, gradients, waits = [], [], []
+    for is_as_on_gpu in (False, True):
+        network = _prepared(samples)
+        network.uses_every_slot, network.pools_from_table = is_as_on_gpu, not is_as_on_gpu
+        targets, shape = targets_of(samples), padded_shape(samples)
+        images = normal_images(samples, shape)
+        network.anchors.anchors_of(images, list(network.backbone(images).values()))
+        with _Recorder() as recorder:
+            sums = compute_losses(network, images, targets)
+            total = sums.total(sums.counts)
+            total.sum().backward()  # type: ignore[no-untyped-call]
+        results.append(sums)
+        waits.append([name for name in recorder.names if any(waiting in name for waiting in _WAITING)])
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))
+    torch.testing.assert_close(results[1].sums, results[0].sums, rtol=1e-4, atol=1e-4)
+    assert results[1].counts.equal(results[0].counts)
+    assert float((gradients[1] - gradients[0]).norm() / gradients[0].norm()) < 1e-4
+    assert waits[0]
+    assert waits[1] == []
 
 
 def test_batch_mates_do_not_change_an_images_sums() -> None:
@@ -114,18 +153,16 @@ def test_a_share_is_divided_by_the_counts_of_the_global_batch() -> None:
     assert total.tolist() == pytest.approx(torch.stack(expected).tolist())
 
 
-def _record(network: Any) -> list[tuple[list[Tensor], Any]]:
-    """Keep what the samplers of anchors and of RoIs are given, and what they choose."""
-    recorded: list[tuple[list[Tensor], Any]] = []
+def _record(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Chosen]]:
+    """Keep the labels of anchors and of RoIs, and what is chosen."""
+    recorded: list[tuple[Tensor, Chosen]] = []
+    original = losses_module.choose
 
-    class Recorder(KeyedSampler):
-        def __call__(self, matched_idxs: list[Tensor]) -> Any:
-            chosen = super().__call__(matched_idxs)
-            recorded.append(([labels.clone() for labels in matched_idxs], chosen))
-            return chosen
+    def choose(labels: Tensor, *rest: Any) -> Chosen:
+        recorded.append((labels, original(labels, *rest)))
+        return recorded[-1][1]
 
-    for part in (network.rpn, network.roi_heads):
-        part.fg_bg_sampler.__class__ = Recorder
+    monkeypatch.setattr(losses_module, "choose", choose)
     return recorded
 
 
@@ -138,7 +175,9 @@ def _share_within(boxes: Tensor, left: float, top: float, right: float, bottom: 
 
 
 @pytest.mark.parametrize("scale", [1, 2], ids=["in the network's px", "in px of half the size"])
-def test_what_lies_half_in_an_ignored_area_is_neither_an_instance_nor_background(scale: int) -> None:
+def test_what_lies_half_in_an_ignored_area_is_neither_an_instance_nor_background(
+    scale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     area = (24, 16, 64, 64)
     ignored = torch.zeros(64 // scale, 64 // scale, dtype=torch.bool)
     ignored[area[1] // scale : area[3] // scale, area[0] // scale : area[2] // scale] = True
@@ -146,22 +185,20 @@ def test_what_lies_half_in_an_ignored_area_is_neither_an_instance_nor_background
     with_crowd = [replace(samples[0], ignored=ignored), samples[1]]
     proposals = jittered_boxes(samples[0].boxes, samples[0].size, seed=0)
     candidates = (_anchors(padded_shape(samples)), torch.cat([proposals, samples[0].boxes]))
-    recorded, sums = [], []
-    for batch in (samples, with_crowd):
-        network = _prepared(samples)
-        records = _record(network)
-        sums.append(sums_of(network, batch, (64, 64)))
-        recorded.append(records)
-    for boxes, (plain, _), (crowded, chosen) in zip(candidates, *recorded, strict=True):
+    recorded = _record(monkeypatch)
+    sums = [sums_of(_prepared(samples), batch, (64, 64)) for batch in (samples, with_crowd)]
+    for boxes, (plain, _), (crowded, chosen) in zip(candidates, recorded[:2], recorded[2:], strict=True):
         is_ignored = _share_within(boxes, *area) >= 0.5
+        is_candidate = plain[0] >= 0 if boxes is candidates[1] else slice(None)  # padded like the image beside
+        plain_labels, labels = plain[0][is_candidate], crowded[0][is_candidate]
         assert plain[1].equal(crowded[1])
-        assert plain[0][~is_ignored].equal(crowded[0][~is_ignored])
-        assert (crowded[0][is_ignored] == -1).all()
+        assert plain_labels[~is_ignored].equal(labels[~is_ignored])
+        assert (labels[is_ignored] == -1).all()
         # Among the ignored were instances and background, and so there are among the rest.
-        for labels in (plain[0][is_ignored], plain[0][~is_ignored]):
-            assert (labels > 0).any()
-            assert (labels == 0).any()
-        assert not (chosen[0][0] | chosen[1][0])[is_ignored].any()
+        for its_labels in (plain_labels[is_ignored], plain_labels[~is_ignored]):
+            assert (its_labels > 0).any()
+            assert (its_labels == 0).any()
+        assert not (crowded[0][chosen.places[0][chosen.is_chosen[0]]] == -1).any()
     assert sums[0].sums[:, 1].equal(sums[1].sums[:, 1])
     assert not sums[0].sums[:, 0].equal(sums[1].sums[:, 0])
 

@@ -10,8 +10,7 @@ import torch
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import InputError
 from maskrcnn.model.network import build_network
-from maskrcnn.training.network import KeyedSampler, describe_frozen, freeze_stages, prepare_network
-from maskrcnn.training.transforms import Purpose, SampleKey
+from maskrcnn.training.network import describe_frozen, freeze_stages, prepare_network
 from tests.learning import CONFIG
 
 
@@ -27,8 +26,8 @@ def test_preparing_shares_the_weights_and_leaves_the_original_as_it_was() -> Non
     assert (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler) == samplers
     assert network.rpn.post_nms_top_n() == 2000
     assert prepared.rpn.post_nms_top_n() == 77
-    assert isinstance(prepared.rpn.fg_bg_sampler, KeyedSampler)
-    assert isinstance(prepared.roi_heads.fg_bg_sampler, KeyedSampler)
+    assert prepared.rpn.fg_bg_sampler.batch_size_per_image == CONFIG.anchors_per_image
+    assert prepared.roi_heads.fg_bg_sampler.batch_size_per_image == CONFIG.rois_per_image
     assert {id(parameter) for parameter in prepared.parameters()} == {id(p) for p in network.parameters()}
 
 
@@ -53,39 +52,3 @@ def test_stages_freeze_from_the_stem_up(num_stages: int, frozen: set[str], descr
     assert {name.split(".")[2] for name in still} == frozen
     assert all(name.startswith("backbone.body.") for name in still)
     assert describe_frozen(num_stages) == description
-
-
-def test_the_sampler_keeps_torchvisions_counts() -> None:
-    matched = torch.tensor([-1] * 5 + [0] * 60 + [1, 2, 2] * 5)
-    sampler = KeyedSampler(32, 0.25, seed=0, purpose=Purpose.ROIS)
-    sampler.keys = [SampleKey(0, 0), SampleKey(0, 1), SampleKey(0, 2)]
-    few_positive, few_negative = matched[:-13], matched[60:]
-    positive, negative = sampler([matched, few_positive, few_negative])
-    assert [int(p.sum()) for p in positive] == [8, 2, 8]
-    assert [int(n.sum()) for n in negative] == [24, 30, 5]
-    for mark, is_candidate in ((positive[0], matched >= 1), (negative[0], matched == 0)):
-        assert mark.dtype == torch.uint8
-        assert not (mark.bool() & ~is_candidate).any()
-
-
-def test_the_sampler_reaches_every_candidate_and_depends_on_the_image_alone() -> None:
-    matched = torch.tensor([0] * 30 + [1] * 10)
-    sampler = KeyedSampler(8, 0.5, seed=0, purpose=Purpose.ANCHORS)
-    drawn = torch.zeros(40)
-    for epoch in range(60):
-        sampler.keys = [SampleKey(epoch, 0)]
-        alone = sampler([matched])
-        sampler.keys = [SampleKey(epoch, 5), SampleKey(epoch, 0)]
-        together = sampler([matched, matched])
-        assert alone[0][0].equal(together[0][1])
-        assert alone[1][0].equal(together[1][1])
-        drawn += alone[0][0] + alone[1][0]
-    assert (drawn > 0).all()
-
-
-def test_the_sampler_takes_what_there_is() -> None:
-    sampler = KeyedSampler(8, 0.5, seed=0, purpose=Purpose.ANCHORS)
-    sampler.keys = [SampleKey(0, 0)] * 3
-    positive, negative = sampler([torch.full((4,), -1.0), torch.zeros(0), torch.tensor([1.0, 0.0])])
-    assert [mark.tolist() for mark in positive] == [[0] * 4, [], [1, 0]]
-    assert [mark.tolist() for mark in negative] == [[0] * 4, [], [0, 1]]

@@ -34,12 +34,13 @@ UNCLIPPED = replace(CONFIG, max_grad_norm=1e9)
 
 
 def test_steps_on_one_batch_lower_its_loss() -> None:
-    results = learn(new_learner(), draw_samples(1, 2), range(10))
+    results = learn(new_learner(), draw_samples(1, 2), range(14))
     assert tuple(results[0].losses) == LOSS_NAMES
     assert results[0].loss == pytest.approx(sum(results[0].losses.values()))
-    assert results[-1].loss < 0.7 * results[0].loss
+    # Proposals come and go, and the loss with them.
+    assert sum(result.loss for result in results[-5:]) / 5 < 0.85 * results[0].loss
     assert all(result.is_finite and not result.is_out_of_memory for result in results)
-    assert [result.step for result in results] == list(range(10))
+    assert [result.step for result in results] == list(range(14))
 
 
 def test_the_same_step_is_the_same_whatever_was_drawn_before() -> None:
@@ -97,7 +98,8 @@ def test_micro_batches_teach_what_one_large_one_does(micro_batch_size: int) -> N
     # 1, 4, 0 and 5 instances, of three sizes; a mean of each image's means is something else.
     samples = [draw_sample(1, 64, 96), draw_sample(3), empty_sample(), draw_sample(4, 96, 64)]
     shape = padded_shape(samples)
-    whole, parts = new_learner(UNCLIPPED), new_learner(replace(UNCLIPPED, micro_batch_size=micro_batch_size))
+    config = replace(UNCLIPPED, rois_per_image=64, proposals_per_image=64)
+    whole, parts = new_learner(config), new_learner(replace(config, micro_batch_size=micro_batch_size))
     each = [sums_of(whole.network, [sample], shape) for sample in samples]
     assert len({tuple(one.counts.tolist()) for one in each}) > 2
     means = torch.stack([one.total(one.counts) for one in each]).mean(0).detach()
@@ -176,7 +178,7 @@ def test_frozen_stages_keep_their_weights(optimizer: Any) -> None:
     learner = new_learner(replace(CONFIG, frozen_stages=2, weight_decay=0.1, optimizer=optimizer, ema_decay=0.5))
     names = [name for name, _ in learner.network.named_parameters()]
     before = weights_of(learner.network)
-    learn(learner, draw_samples(1, 2), range(2))
+    learn(learner, draw_samples(1, 2, 3, 4, 5), range(2))
     moved = {
         name for name, old, new in zip(names, before, learner.network.parameters(), strict=True) if not old.equal(new)
     }
@@ -204,7 +206,11 @@ def test_bf16_is_used_inside_modules_only() -> None:
     network = prepare_network(start_network(), replace(CONFIG, precision="bf16"))
     sums = sums_of(network, draw_samples(1), (64, 64))
     assert sums.sums.dtype == torch.float32
-    assert all(level.dtype == torch.float32 for level in network.backbone(torch.zeros(1, 3, 64, 64)).values())
+    levels = list(network.backbone(torch.zeros(1, 3, 64, 64)).values())
+    assert all(level.dtype == torch.bfloat16 for level in levels)
+    assert all(answer.dtype == torch.float32 for answers in network.rpn.head(levels) for answer in answers)
+    anchors = network.anchors.anchors_of(torch.zeros(1, 3, 64, 64), levels).boxes
+    assert anchors.dtype == torch.float32
 
 
 def test_norms_see_an_image_once_though_accumulation_counts_it_before() -> None:
