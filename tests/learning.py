@@ -21,12 +21,12 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.model.network import BOX_ROI_SIZE, PYRAMID_CHANNELS, build_network
+from maskrcnn.model.proposals import Proposals
 from maskrcnn.synthetic import CATEGORIES, draw_shelf
 from maskrcnn.training.choices import choose, draw_priorities, open_stream
 from maskrcnn.training.losses import FIRST_TRUTH_ID, LossSums, compute_losses
 from maskrcnn.training.mask_grids import draw_grid, nearest_indices
 from maskrcnn.training.network import prepare_network
-from maskrcnn.training.proposals import Proposals
 from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.samples import Sample
 from maskrcnn.training.schedule import ScheduleConfig
@@ -221,10 +221,11 @@ def inject_proposals(network: Any, samples: Sequence[Sample], device: torch.devi
     """Let boxes drawn for each sample take the place of a prepared network's proposals, which differ by leaps."""
     drawn = {open_stream(CONFIG.seed, Purpose.ROIS, sample.key): _drawn_for(sample) for sample in samples}
 
-    def propose(rpn: Any, objectness: Tensor, deltas: Tensor, anchors: Any, targets: Targets) -> Proposals:
+    def propose(objectness: Any, deltas: Any, targets: Targets, shape: tuple[int, int]) -> Proposals:
         boxes = [drawn[stream] for stream in targets.streams[1].tolist()]
         padded = nn.utils.rnn.pad_sequence(boxes, batch_first=True)
-        return Proposals(padded.to(device), (padded[..., 2:] > padded[..., :2]).all(-1).to(device))
+        is_real = (padded[..., 2:] > padded[..., :2]).all(-1)
+        return Proposals(padded.to(device), is_real.to(device), torch.tensor(True))
 
     network.propose = propose
 

@@ -11,13 +11,29 @@ MAX_LOG_SCALE = math.log(1000 / 16)
 """A box grows by no more than this: torchvision's limit."""
 
 
-def decode_boxes(deltas: Tensor, anchors: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
+Weights = tuple[float, float, float, float]
+"""What a head multiplies its answers by: shifts across and down, and the logarithms of width and height."""
+
+
+def encode_boxes(truths: Tensor, anchors: Tensor, weights: Weights) -> Tensor:
+    """Say how a head should move and scale boxes (..., 4), XYXY, for them to become others: (..., 4) float32.
+
+    Source: Ren et al. 2015, "Faster R-CNN", eq. 2; torchvision, ``BoxCoder.encode_single``.
+    """
+    sides, true_sides = anchors[..., 2:] - anchors[..., :2], truths[..., 2:] - truths[..., :2]
+    centres, true_centres = anchors[..., :2] + 0.5 * sides, truths[..., :2] + 0.5 * true_sides
+    wx, wy, ww, wh = weights
+    shifts, growths = (true_centres - centres) / sides, (true_sides / sides).log()
+    return torch.stack([shifts[..., 0] * wx, shifts[..., 1] * wy, growths[..., 0] * ww, growths[..., 1] * wh], dim=-1)
+
+
+def decode_boxes(deltas: Tensor, anchors: Tensor, weights: Weights) -> Tensor:
     """Move and scale boxes as a head says.
 
     Args:
         deltas: (..., 4) float32: shifts of the centre in anchors' sides, and logarithms of scales.
         anchors: (..., 4) float32, XYXY, px.
-        weights: what the head multiplies each delta by.
+        weights: of `encode_boxes`.
 
     Returns:
         (..., 4) float32, XYXY, px; they may leave the image.

@@ -21,6 +21,7 @@ from maskrcnn.errors import InputError
 from maskrcnn.model.box_head import CANDIDATES_PER_IMAGE, BoxRule, FoundBoxes, find_boxes
 from maskrcnn.model.folding import fold_network
 from maskrcnn.model.fused import can_fuse, fuse_layers
+from maskrcnn.model.inputs import send
 from maskrcnn.model.proposals import ProposalRule, Proposals, propose
 from maskrcnn.model.roi_align import FeatureTable
 
@@ -95,7 +96,7 @@ class InferenceNetwork:
         shape = batch.shape[2], batch.shape[3]
         features, objectness, deltas = self._dense(batch)
         table = FeatureTable([features[name] for name in self._heads.box_roi_pool.featmap_names], shape)
-        limits = self._to_device(torch.tensor(sizes, dtype=torch.float32))
+        limits = send(torch.tensor(sizes, dtype=torch.float32), self.device)
         num_candidates, is_patient = CANDIDATES_PER_IMAGE, False
         while True:
             proposals = propose(objectness, deltas, limits, shape, self._proposal_rule, is_patient=is_patient)
@@ -122,7 +123,7 @@ class InferenceNetwork:
         Returns:
             (N, M, M) float32 in [0, 1] on the device, of each box's label.
         """
-        boxes, image_of_box, labels = (self._to_device(each) for each in (boxes, image_of_box, labels))
+        boxes, image_of_box, labels = (send(each, self.device) for each in (boxes, image_of_box, labels))
         pool = self._heads.mask_roi_pool
         pooled = table.pool(boxes, image_of_box, pool.output_size[0], pool.sampling_ratio)
         logits = self._heads.mask_predictor(self._heads.mask_head(pooled.permute(0, 3, 1, 2)))
@@ -138,9 +139,6 @@ class InferenceNetwork:
         seen = self._heads.box_head(pooled if self._flattens else pooled.permute(0, 3, 1, 2))
         logits, moves = self._heads.box_predictor(seen.float())
         return logits, moves
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
 
 class _DensePart(nn.Module):

@@ -45,3 +45,8 @@ def build_input(
         for place, one in zip(places, resized, strict=True):
             batch[place, :, :height, :width] = one
     return batch
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Bring a tensor of the host to a device, without waiting for it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from maskrcnn.model.boxes import encode_boxes
+from maskrcnn.model.proposals import Proposals
 from maskrcnn.training.anchors import Anchors, match_anchors, pairwise_iou
-from maskrcnn.training.box_coding import encode_boxes
 from maskrcnn.training.choices import choose, draw_priorities
-from maskrcnn.training.proposals import Proposals
-from maskrcnn.training.roi_pooling import Pyramid
+from maskrcnn.training.roi_pooling import PooledFeatures, join_levels
 from maskrcnn.training.targets import Targets
 
 LOSS_NAMES = ("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg")
@@ -59,11 +59,10 @@ def compute_losses(network: Any, images: Tensor, targets: Targets, *, counts_onl
     """
     features = network.backbone(images)
     levels = list(features.values())
-    objectness, deltas = (_flat(each, size) for each, size in zip(network.rpn.head(levels), (1, 4), strict=True))
-    objectness = objectness[..., 0]
+    objectness, deltas = network.rpn.head(levels)
     anchors = network.anchors.anchors_of(images, levels)
-    rpn_sums, num_anchors = _rpn_losses(network.rpn, objectness, deltas, anchors, targets)
-    proposals = network.propose(network.rpn, objectness.detach(), deltas.detach(), anchors, targets)
+    rpn_sums, num_anchors = _rpn_losses(network.rpn, _flat(objectness, 1)[..., 0], _flat(deltas, 4), anchors, targets)
+    proposals = network.propose(objectness, deltas, targets, (images.shape[2], images.shape[3]))
     heads = network.roi_heads
     rois = _choose_rois(heads, proposals, targets)
     side = heads.mask_roi_pool.output_size[0] * 2
@@ -71,7 +70,7 @@ def compute_losses(network: Any, images: Tensor, targets: Targets, *, counts_onl
     if counts_only:
         return LossSums(images.new_zeros(len(LOSS_NAMES), len(images)), counts)
     pooled_levels = [features[name] for name in heads.box_roi_pool.featmap_names]
-    pyramid = Pyramid.of(pooled_levels, images.shape[2], is_table=network.pools_from_table)
+    pyramid = join_levels(pooled_levels, (images.shape[2], images.shape[3]), is_table=network.pools_from_table)
     box_sums = _box_losses(heads, pyramid, rois, is_every=network.uses_every_slot)
     mask_sums = _mask_losses(heads, pyramid, rois, targets, is_every=network.uses_every_slot)
     return LossSums(torch.stack([*box_sums, mask_sums, *rpn_sums]), counts)
@@ -156,11 +155,11 @@ def _choose_rois(heads: Any, proposals: Proposals, targets: Targets) -> _Rois:
     )
 
 
-def _box_losses(heads: Any, pyramid: Pyramid, rois: _Rois, *, is_every: bool) -> tuple[Tensor, Tensor]:
+def _box_losses(heads: Any, pyramid: PooledFeatures, rois: _Rois, *, is_every: bool) -> tuple[Tensor, Tensor]:
     """Give the sums (B,) of the classification and the box losses."""
     rows, image_of_each = _slots_of(rois.is_chosen, is_every)
     boxes, labels, is_chosen = (each.flatten(0, 1)[rows] for each in (rois.boxes, rois.labels, rois.is_chosen))
-    logits, deltas = heads.box_predictor(heads.box_head(pyramid.pool(heads.box_roi_pool, boxes, image_of_each)))
+    logits, deltas = heads.box_predictor(heads.box_head(_pool(pyramid, heads.box_roi_pool, boxes, image_of_each)))
     classified = F.cross_entropy(logits, labels, reduction="none")
     is_positive = labels > 0
     with torch.no_grad():
@@ -174,17 +173,22 @@ def _box_losses(heads: Any, pyramid: Pyramid, rois: _Rois, *, is_every: bool) ->
     )
 
 
-def _mask_losses(heads: Any, pyramid: Pyramid, rois: _Rois, targets: Targets, *, is_every: bool) -> Tensor:
+def _mask_losses(heads: Any, pyramid: PooledFeatures, rois: _Rois, targets: Targets, *, is_every: bool) -> Tensor:
     """Give the sums (B,) of the mask losses."""
     first = slice(rois.max_positive)
     rows, image_of_each = _slots_of(rois.is_positive[:, first], is_every)
     boxes, labels, matched = (each[:, first].flatten(0, 1)[rows] for each in (rois.boxes, rois.labels, rois.matched))
-    logits = heads.mask_predictor(heads.mask_head(pyramid.pool(heads.mask_roi_pool, boxes, image_of_each)))
+    logits = heads.mask_predictor(heads.mask_head(_pool(pyramid, heads.mask_roi_pool, boxes, image_of_each)))
     with torch.no_grad():
         wanted = targets.masks.cut(boxes, image_of_each, matched, logits.shape[-1])
     predicted = logits[torch.arange(len(labels), device=labels.device), labels]
     drawn = F.binary_cross_entropy_with_logits(predicted, wanted, reduction="none").sum((1, 2))
     return _sum_by_image(torch.where(labels > 0, drawn, 0), image_of_each, len(rois.boxes))
+
+
+def _pool(pyramid: PooledFeatures, pooler: Any, boxes: Tensor, image_of_each: Tensor) -> Tensor:
+    """Give the features (R, C, side, side) of RoIs, with the numbers of torchvision's ``MultiScaleRoIAlign``."""
+    return pyramid.pool(boxes, image_of_each, pooler.output_size[0], pooler.sampling_ratio).permute(0, 3, 1, 2)
 
 
 def _slots_of(is_filled: Tensor, is_every: bool) -> tuple[Tensor, Tensor]:

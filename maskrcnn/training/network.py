@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 from maskrcnn.errors import InputError
 from maskrcnn.model.precision import InBf16, uses_bf16, variant_of
+from maskrcnn.model.proposals import ProposalRule, Proposals, propose
 from maskrcnn.training.anchors import AnchorCache
 from maskrcnn.training.folding import FoldedConv, fold_frozen_norms
-from maskrcnn.training.proposals import propose
 from maskrcnn.training.recipe import TrainConfig
+from maskrcnn.training.targets import Targets
 
 _ROI_MODULES = ("box_head", "box_predictor", "mask_head", "mask_predictor")
 _STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
@@ -42,7 +45,6 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
     is_bf16 = uses_bf16(config.precision, device)
     rpn = variant_of(network.rpn, ("head",) if is_bf16 else ())
     rpn.fg_bg_sampler = BalancedPositiveNegativeSampler(config.anchors_per_image, 0.5)
-    rpn._post_nms_top_n = {**rpn._post_nms_top_n, "training": config.proposals_per_image}
     roi_heads = variant_of(network.roi_heads, _ROI_MODULES if is_bf16 else ())
     roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(config.rois_per_image, 0.25)
     prepared = variant_of(network)
@@ -59,9 +61,27 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
     has_norms = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in roi_heads.modules())
     prepared.uses_every_slot = device.type == "cuda" and not has_norms
     prepared.pools_from_table = device.type == "cpu"
-    prepared.anchors, prepared.propose = AnchorCache(rpn.anchor_generator), propose
+    prepared.anchors = AnchorCache(rpn.anchor_generator)
+    prepared.proposal_rule = replace(
+        ProposalRule.of(rpn, device),
+        num_per_level=rpn._pre_nms_top_n["training"],
+        num_per_image=config.proposals_per_image,
+    )
+    prepared.propose = _proposing(prepared.proposal_rule)
     prepared.frozen_modules = tuple(frozen)  # stay in eval mode, so that their batch norms learn nothing either
     return prepared
+
+
+def _proposing(
+    rule: ProposalRule,
+) -> Callable[[Sequence[Tensor], Sequence[Tensor], Targets, tuple[int, int]], Proposals]:
+    @torch.no_grad()
+    def propose_for(
+        objectness: Sequence[Tensor], deltas: Sequence[Tensor], targets: Targets, shape: tuple[int, int]
+    ) -> Proposals:
+        return propose(objectness, deltas, targets.extents.flip(1), shape, rule)
+
+    return propose_for
 
 
 def freeze_stages(network: Any, num_stages: int) -> list[nn.Module]:

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import ClusterError
-from maskrcnn.model.inputs import build_input
+from maskrcnn.model.inputs import build_input, send
 from maskrcnn.training.gradients import GradientBuckets
 from maskrcnn.training.losses import COUNT_NAMES, LOSS_NAMES, LossSums, compute_losses
 from maskrcnn.training.optimizer import MovingAverage, build_optimizer
 from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.samples import Sample
 from maskrcnn.training.schedule import learning_rate_at
-from maskrcnn.training.targets import Targets, send
+from maskrcnn.training.targets import Targets
 
 _OUT_OF_MEMORY = len(LOSS_NAMES)
 _NUM_SIGNALS = len(LOSS_NAMES) + 1

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from maskrcnn.model.inputs import send
 from maskrcnn.training.choices import open_stream
 from maskrcnn.training.mask_grids import covered_shares, mask_targets
 from maskrcnn.training.samples import Sample
@@ -121,8 +122,3 @@ def _lie_in(area: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
     x0, y0, x1, y1 = boxes.unbind(1)
     in_area = torch.stack([x0 * across, y0 * down, x1 * across, y1 * down], 1)
     return covered_shares(area, in_area) >= _IGNORED_SHARE
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Bring a tensor of the host to a device, without waiting for it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

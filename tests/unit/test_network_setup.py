@@ -25,7 +25,7 @@ def test_preparing_shares_the_weights_and_leaves_the_original_as_it_was() -> Non
     assert list(network.state_dict()) == names
     assert (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler) == samplers
     assert network.rpn.post_nms_top_n() == 2000
-    assert prepared.rpn.post_nms_top_n() == 77
+    assert (prepared.proposal_rule.num_per_level, prepared.proposal_rule.num_per_image) == (2000, 77)
     assert prepared.rpn.fg_bg_sampler.batch_size_per_image == CONFIG.anchors_per_image
     assert prepared.roi_heads.fg_bg_sampler.batch_size_per_image == CONFIG.rois_per_image
     assert {id(parameter) for parameter in prepared.parameters()} == {id(p) for p in network.parameters()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from maskrcnn.training.roi_pooling import Pyramid
+from maskrcnn.training.roi_pooling import PooledFeatures, join_levels
 
 SHAPE = (512, 640)
 NAMES = ["0", "1", "2", "3"]
@@ -37,6 +37,10 @@ def _boxes(smallest: float) -> list[Tensor]:
     return [boxes[:40], boxes[40:]]
 
 
+def _pool(pyramid: PooledFeatures, side: int, boxes: Tensor, image_of_each: Tensor) -> Tensor:
+    return pyramid.pool(boxes, image_of_each, side, 2).permute(0, 3, 1, 2)
+
+
 def _torchvisions(levels: list[Tensor], boxes: list[Tensor], side: int) -> Tensor:
     pooled: Tensor = _pooler(side)(dict(zip(NAMES, levels, strict=True)), boxes, [SHAPE, SHAPE])
     return pooled
@@ -50,8 +54,8 @@ def test_features_and_gradients_are_torchvisions(is_table: bool, smallest: float
     image_of_each = torch.tensor([0] * len(boxes[0]) + [1] * len(boxes[1]))
     levels, their_levels = _levels(), _levels()
     expected = _torchvisions(their_levels, boxes, side)
-    pyramid = Pyramid.of(levels, SHAPE[0], is_table=is_table)
-    found = pyramid.pool(_pooler(side), torch.cat(boxes), image_of_each)
+    pyramid = join_levels(levels, SHAPE, is_table=is_table)
+    found = _pool(pyramid, side, torch.cat(boxes), image_of_each)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(2))
     (found * weights).sum().backward()
@@ -65,15 +69,14 @@ def test_features_and_gradients_are_torchvisions(is_table: bool, smallest: float
 
 @pytest.mark.parametrize("is_table", [True, False])
 def test_no_roi_has_no_features_and_a_slot_without_a_box_has_finite_ones(is_table: bool) -> None:
-    pyramid = Pyramid.of(_levels(), SHAPE[0], is_table=is_table)
-    assert pyramid.pool(_pooler(7), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)).shape == (0, 5, 7, 7)
-    assert pyramid.pool(_pooler(7), torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64)).isfinite().all()
+    pyramid = join_levels(_levels(), SHAPE, is_table=is_table)
+    assert _pool(pyramid, 7, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)).shape == (0, 5, 7, 7)
+    assert _pool(pyramid, 7, torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64)).isfinite().all()
 
 
 def test_bf16_features_are_pooled_in_float32() -> None:
     levels = [level.detach().bfloat16() for level in _levels()]
-    found = Pyramid.of(levels, SHAPE[0], is_table=True).pool(_pooler(7), torch.cat(_boxes(5)), torch.zeros(69).long())
-    expected = Pyramid.of([level.float() for level in levels], SHAPE[0], is_table=True).pool(
-        _pooler(7), torch.cat(_boxes(5)), torch.zeros(69).long()
-    )
-    assert found.equal(expected)
+    boxes, images = torch.cat(_boxes(5)), torch.zeros(69, dtype=torch.int64)
+    found = _pool(join_levels(levels, SHAPE, is_table=True), 7, boxes, images)
+    exact = [level.float() for level in levels]
+    assert found.equal(_pool(join_levels(exact, SHAPE, is_table=True), 7, boxes, images))
