@@ -48,11 +48,10 @@ class Setting:
 
     def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
         side, self.num_steps = arguments.size, arguments.steps
+        nums = {"train": arguments.num_images, "unseen": arguments.num_unseen, "many": arguments.num_many}
         self.paths = {
             name: write_shelves(folder / name, num, seed=seed, width=side, height=side, num_boards=1)
-            for seed, (name, num) in enumerate(
-                {"train": arguments.num_images, "unseen": arguments.num_unseen, "many": arguments.num_many}.items()
-            )
+            for seed, (name, num) in enumerate(nums.items())
         }
         self.train, self.unseen, self.many = (load_coco(str(path)) for path in self.paths.values())
         self.preprocess = PreprocessConfig(side, side)
