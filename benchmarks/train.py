@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import peak_rss_bytes, write_results
+from machine import peak_rss_bytes, reachable_flops, write_results
 from reference_training import FullMasks, reference_steps
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -142,27 +142,6 @@ def wait_for(device: torch.device) -> None:
     """Wait until a device has nothing left to do."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def reachable_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Give the floating-point operations/s of a large matrix product or convolution, the best of several tries."""
-    side, num_images = (8192, 256) if device.type == "cuda" else (2048, 32)
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    images = torch.randn(num_images, 256, 28, 28, device=device, dtype=dtype)
-    weight = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
-    images, weight = (each.contiguous(memory_format=torch.channels_last) for each in (images, weight))
-    works = {
-        2 * side**3: lambda: left @ right,
-        2 * num_images * 26**2 * 9 * 256**2: lambda: torch.nn.functional.conv2d(images, weight),
-    }
-    rates = []
-    for flops, work in list(works.items()) * 10:
-        wait_for(device)
-        begin = time.perf_counter()
-        work()
-        wait_for(device)
-        rates.append(flops / (time.perf_counter() - begin))
-    return max(rates)
 
 
 def loading_ms(setting: Setting) -> float:

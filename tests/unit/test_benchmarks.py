@@ -56,5 +56,12 @@ def test_every_benchmark_is_tried() -> None:
         "object_server",
         "random_network",
         "reference_training",
+        "tables",
     }
     assert found == set(SCRIPTS)
+
+
+def test_the_tables_are_what_the_figures_say() -> None:
+    script = PROJECT_ROOT / "benchmarks" / "tables.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
