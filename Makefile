@@ -32,15 +32,21 @@ bench: setup
 	$(BIN)/python benchmarks/masks.py --small
 	$(BIN)/python benchmarks/loader.py --small --scale both
 	$(BIN)/python benchmarks/predict.py --small
+	$(BIN)/python benchmarks/timeline.py --small
+	$(BIN)/python benchmarks/pipeline.py --small
+	$(BIN)/python benchmarks/storage.py --small
+	$(BIN)/python benchmarks/scale.py --small
 	$(BIN)/python benchmarks/plan.py --small
 	$(BIN)/python benchmarks/train.py --small
+	$(BIN)/python benchmarks/train_quality.py --small
 	$(BIN)/python benchmarks/validate.py --small
 	$(BIN)/python benchmarks/evaluate.py --small
 	$(BIN)/python benchmarks/export.py --small
 
 # Needs a GPU; torch's wheel and pycocotools are enough.
 bench-gpu: setup
-	$(BIN)/python benchmarks/masks.py
+	$(BIN)/python benchmarks/masks.py --output benchmarks/results/masks_gpu.json
+	$(BIN)/python benchmarks/predict.py --images 64 --batch-sizes 1 8 16 --output benchmarks/results/predict_gpu.json
 	$(BIN)/python benchmarks/train.py --loader-workers 8 --steps 10 --output benchmarks/results/train_gpu.json
 
 # A hundred thousand hostile documents, and as many segmentations: about half an hour.

@@ -1,7 +1,8 @@
 """Compare images/s from JPEG bytes to run-length masks: ours in fp32 and bf16, and torchvision as people run it.
 
-Every way gets the same files, weights and thresholds, and gives the same kind of answer: torchvision pastes each mask
-into a whole frame, and pycocotools encodes it. A random network fills the maximum of detections, so that their number
+Every way gets the same photos, weights and thresholds, and gives the same kind of answer. Ours is what a worker of the
+labelling job runs, files to rows; torchvision has the bytes in memory, pastes each mask into a whole frame, and
+pycocotools encodes it. A random network fills the maximum of detections, so that their number
 is known; 0 is a threshold that nothing passes. The ways take turns within a round; ratios are taken within a round, and
 medians over the rounds. Arithmetic is what torch counts in the convolutions and matrix products of torchvision's
 network; its share is of the best rate that a large product or convolution reaches here in that precision.
@@ -31,7 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.io import decode_image
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
+from maskrcnn import storage
 from maskrcnn.config import BACKBONES, PreprocessConfig, ThresholdConfig
+from maskrcnn.labelling.labeller import Labeller, ListedImage
 from maskrcnn.model.bundle import load_network
 from maskrcnn.model.precision import resolve_device
 from maskrcnn.model.predictor import Predictor
@@ -56,6 +59,18 @@ def draw_photos(num: int, size: tuple[int, int]) -> list[bytes]:
         shelf.resize((size[1], size[0])).save(file, "JPEG", quality=90)
         bodies.append(file.getvalue())
     return bodies
+
+
+def write_files(folder: Path, bodies: list[bytes]) -> list[ListedImage]:
+    """Write photos to disk, and list them."""
+    folder.mkdir(exist_ok=True)
+    files = []
+    for number, body in enumerate(bodies):
+        path = folder / f"{number:03d}.jpg"
+        path.write_bytes(body)
+        meta = storage.stat(str(path))
+        files.append(ListedImage(meta.uri, meta.etag, meta.size))
+    return files
 
 
 def in_batches(bodies: list[bytes], batch_size: int) -> Iterator[list[bytes]]:
@@ -88,8 +103,10 @@ def as_torchvision(network: MaskRCNN, precision: str, batch_size: int) -> Callab
     return predict
 
 
-def as_ours(bundle_uri: str, thresholds: ThresholdConfig, way: str, batch_size: int) -> Callable[[list[bytes]], int]:
-    """Give our way: the package's own `Predictor`."""
+def as_ours(
+    bundle_uri: str, thresholds: ThresholdConfig, way: str, batch_size: int, files: list[ListedImage]
+) -> Callable[[list[bytes]], int]:
+    """Give our way: what a worker of the labelling job does between reading files and writing rows."""
     _, precision, *compiled = way.split()
     predictor = Predictor.from_bundle(
         bundle_uri,
@@ -97,7 +114,21 @@ def as_ours(bundle_uri: str, thresholds: ThresholdConfig, way: str, batch_size: 
         compiles=bool(compiled),
         thresholds=thresholds,
     )
-    return lambda bodies: sum(len(one) for chosen in in_batches(bodies, batch_size) for one in predictor(chosen))
+    labeller = Labeller(
+        predictor,
+        batch_size=batch_size,
+        num_decoders=len(os.sched_getaffinity(0)),
+        with_masks=True,
+        max_pixels=10**8,
+    )
+
+    def label(bodies: list[bytes]) -> int:
+        results = labeller.label(files[: len(bodies)])
+        if any(one.error_kind for one in results):
+            raise SystemExit(f"an image was not labelled: {[one.error_message for one in results]}")
+        return sum(one.num_instances for one in results)
+
+    return label
 
 
 class Case:
@@ -119,7 +150,7 @@ class Case:
     def start(self, way: str) -> Callable[[list[bytes]], int]:
         """Load what a way needs."""
         if way.startswith("ours"):
-            return as_ours(self._bundle_uri, self._thresholds, way, self.batch_size)
+            return as_ours(self._bundle_uri, self._thresholds, way, self.batch_size, self._files)
         return as_torchvision(self._network(), way.split()[1], self.batch_size)
 
     def flops(self) -> int:
@@ -233,7 +264,9 @@ def main() -> int:
         [body] = draw_photos(1, SIZES["1.5"])
         sides = {"min_size_px": 320, "max_size_px": 533} if arguments.small else {}
         image = decode_image(torch.frombuffer(bytearray(body), dtype=torch.uint8))
-        bundle_uri = write_bundle(Path(folder), arguments.backbone, PreprocessConfig(decode_scale=8, **sides), image)
+        bundle_uri = write_bundle(
+            Path(folder) / "bundle", arguments.backbone, PreprocessConfig(decode_scale=8, **sides), image
+        )
         rows: list[dict[str, Any]] = []
         for megapixels, case in cases(arguments, bundle_uri):
             rows += report(megapixels, case, peaks)
