@@ -138,6 +138,7 @@ class Case:
         self, arguments: argparse.Namespace, bundle_uri: str, bodies: list[bytes], num: int, batch: int
     ) -> None:
         self.bodies, self.num_detections, self.batch_size = bodies, num, batch
+        self._files = write_files(Path(bundle_uri).parent / f"photos-{len(bodies[0])}", bodies)
         self._arguments, self._bundle_uri = arguments, bundle_uri
         self._thresholds = ThresholdConfig(1.0 if num == 0 else 0.05, max_detections=max(num, 1))
 
