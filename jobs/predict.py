@@ -49,7 +49,7 @@ class PredictArguments:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the network runs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 on GPUs that have it, fp32 elsewhere."""
+    """auto: bf16 on GPUs that have it, fp32 elsewhere. bf16 halves the time on processors that have it too."""
     rows_per_part: int | None = None
     """Images in one output file; default: 2048 on GPUs, 256 on CPUs."""
     date_from: str | None = None
