@@ -39,7 +39,7 @@ from maskrcnn.training.transforms import AugmentConfig
 from maskrcnn.training.validation import validate
 
 WAYS = ("ours fp32", "ours bf16", "torchvision fp32")
-MAX_DETECTIONS = 50
+MAX_DETECTIONS = 20
 ANCHOR_SIZES = ((12,), (20,), (30,), (48,), (80,))
 
 
@@ -150,7 +150,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-images", type=int, default=64)
     parser.add_argument("--num-unseen", type=int, default=200, help="images that every way is scored on")
     parser.add_argument("--num-many", type=int, default=1000, help="images that are predicted in fp32 and in bf16")
-    parser.add_argument("--steps", type=int, default=160, help="of two images")
+    parser.add_argument("--steps", type=int, default=100, help="of two images")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="torch's")
     parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
