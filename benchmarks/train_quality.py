@@ -23,9 +23,12 @@ from machine import write_results
 from reference_training import FullMasks, reference_steps
 
 from maskrcnn.coco.annotations import load_coco
+from maskrcnn.coco.evaluate import evaluate
 from maskrcnn.config import ModelConfig, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.model.bundle import Category
+from maskrcnn.model.coco_results import predict_dataset
 from maskrcnn.model.network import build_network
+from maskrcnn.model.predictor import Predictor
 from maskrcnn.synthetic import write_shelves
 from maskrcnn.training.loader import load_shares
 from maskrcnn.training.network import prepare_network
@@ -36,7 +39,6 @@ from maskrcnn.training.samples import CocoSamples
 from maskrcnn.training.schedule import ScheduleConfig, learning_rate_at
 from maskrcnn.training.step import Learner
 from maskrcnn.training.transforms import AugmentConfig
-from maskrcnn.training.validation import validate
 
 WAYS = ("ours fp32", "ours bf16", "torchvision fp32")
 MAX_DETECTIONS = 20
@@ -113,13 +115,12 @@ def score(setting: Setting, network: Any, name: str, precision: Precision) -> fl
     """Give segm AP on the unseen shelves, or on many."""
     categories = setting.train.categories
     labelled = zip(categories.ids, categories.names, strict=True)
-    table = tuple(Category(category_id, name, label) for label, (category_id, name) in enumerate(labelled, start=1))
-    metrics = validate(
-        network, getattr(setting, name), setting.images_uri(name), preprocess=setting.preprocess,
-        max_detections=MAX_DETECTIONS, categories=table, precision=precision,
-    )  # fmt: skip
-    assert metrics is not None
-    return float(metrics["segm"]["AP"])
+    table = tuple(Category(category_id, kind, label) for label, (category_id, kind) in enumerate(labelled, start=1))
+    thresholds = ThresholdConfig(0.05, max_detections=MAX_DETECTIONS)
+    predictor = Predictor(network.eval(), setting.preprocess, thresholds, precision=precision, categories=table)
+    dataset: CocoDataset = getattr(setting, name)
+    results = predict_dataset(predictor, dataset, setting.images_uri(name))
+    return float(evaluate(dataset, results)["segm"]["AP"])
 
 
 def run(setting: Setting, num_seeds: int) -> tuple[dict[str, dict[str, list[float]]], dict[str, list[float]]]:
@@ -148,7 +149,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--small", action="store_true", help="a few steps of one seed: does it run?")
     parser.add_argument("--size", type=int, default=96, help="sides of the images, px")
     parser.add_argument("--num-images", type=int, default=64)
-    parser.add_argument("--num-unseen", type=int, default=200, help="images that every way is scored on")
+    parser.add_argument("--num-unseen", type=int, default=100, help="images that every way is scored on")
     parser.add_argument("--num-many", type=int, default=1000, help="images that are predicted in fp32 and in bf16")
     parser.add_argument("--steps", type=int, default=100, help="of two images")
     parser.add_argument("--seeds", type=int, default=3)
