@@ -118,7 +118,7 @@ def score(setting: Setting, network: Any, name: str, precision: Precision) -> fl
     table = tuple(Category(category_id, kind, label) for label, (category_id, kind) in enumerate(labelled, start=1))
     thresholds = ThresholdConfig(0.05, max_detections=MAX_DETECTIONS)
     predictor = Predictor(network.eval(), setting.preprocess, thresholds, precision=precision, categories=table)
-    dataset: CocoDataset = getattr(setting, name)
+    dataset = getattr(setting, name)
     results = predict_dataset(predictor, dataset, setting.images_uri(name))
     return float(evaluate(dataset, results)["segm"]["AP"])
 

@@ -39,6 +39,15 @@ def parse_finish_by(text: str | None, now: datetime) -> datetime | None:
     return given
 
 
+def can_finish(dry_run: DryRun, now: datetime, finish_by: datetime) -> bool:
+    """Say whether it is known that some number of workers is done in time."""
+    if dry_run.num_images == 0 or dry_run.costs is None:
+        return dry_run.num_images == 0
+    within_s = (finish_by - now).total_seconds()
+    of_run = {"num_images": dry_run.num_images, "num_parts": dry_run.num_parts}
+    return fewest_actors(dry_run.costs, **of_run, within_s=within_s) is not None
+
+
 def describe_forecast(
     dry_run: DryRun, *, now: datetime, finish_by: datetime | None, price_per_actor_hour: float | None
 ) -> str:

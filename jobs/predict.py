@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Literal
 
 from jobs.command import DONE, NOT_AS_IT_SHOULD_BE, run_command
-from jobs.deadline import describe_forecast, parse_finish_by
+from jobs.deadline import can_finish, describe_forecast, parse_finish_by
 from jobs.slicing import SliceArguments
-from maskrcnn.config import LabelConfig, warn_if_unusual
+from maskrcnn.config import LabelConfig, check, warn_if_unusual
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.job import LabellingJob, RunReport
 from maskrcnn.labelling.record import DryRun
@@ -77,6 +77,10 @@ class PredictArguments:
 
     def to_config(self) -> LabelConfig:
         """Check the values and give them to the job."""
+        if self.price_per_actor_hour is not None:
+            check(self.price_per_actor_hour >= 0, "price_per_actor_hour", self.price_per_actor_hour, "0 or more")
+            if not self.dry_run:
+                raise InputError("--price-per-actor-hour", "is for --dry-run", remedy="--price-per-hour is the run's")
         warn_if_unusual(self.batch_size <= 64, "batch_size", self.batch_size, "1 to 8, up to 64 on large GPUs")
         return LabelConfig(
             bundle_uri=self.bundle,
@@ -133,8 +137,8 @@ def predict(arguments: PredictArguments) -> int:
                 price_per_actor_hour=arguments.price_per_actor_hour,
             )
         )
-        is_answered = config.finish_by is None or dry_run.costs is not None or dry_run.num_images == 0
-        return DONE if is_answered else NOT_AS_IT_SHOULD_BE
+        is_good = config.finish_by is None or can_finish(dry_run, datetime.now().astimezone(), config.finish_by)
+        return DONE if is_good else NOT_AS_IT_SHOULD_BE
     report = job.run()
     print(describe_run(report))
     return DONE if report.is_reconciled else NOT_AS_IT_SHOULD_BE

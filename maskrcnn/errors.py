@@ -8,6 +8,7 @@
     │   ├── BundleError         a model bundle or weights
     │   ├── OutputError         an output that cannot take this job's results
     │   └── ClusterError        too few resources to run
+    ├── BrokenDeviceError       a GPU that needs a new process
     ├── NonFiniteError          training gave NaN or infinity
     ├── TrainingFailedError     workers were lost too often
     └── StorageError            a read or a write that failed
@@ -86,6 +87,21 @@ class OutputError(InputError):
 
 class ClusterError(InputError):
     """A cluster with too few resources to run the job."""
+
+
+class BrokenDeviceError(MaskrcnnError):
+    """A GPU on which nothing works any more in this process; a new process may find it sound.
+
+    Args:
+        reason: what the device said.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"nothing works any more on this process's device: {self.reason}"
 
 
 class NonFiniteError(MaskrcnnError):

@@ -18,7 +18,7 @@ from maskrcnn.errors import InputError
 from maskrcnn.labelling.columns import SCHEMA
 from maskrcnn.labelling.plan import NO_DATE, current_rows, parse_part_id
 
-READS_IN_FLIGHT = 16
+FILES_AT_ONCE = 16
 READ_BUFFER_BYTES = 1 << 20
 
 _DATE_FOLDER = re.compile(r"/date=([^/]+)/")
@@ -49,7 +49,7 @@ class CurrentRows:
 
     def _find_current(self) -> None:
         keys_by_part: list[pa.Table] = []
-        with ThreadPoolExecutor(READS_IN_FLIGHT) as pool:
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             for keys, schema in pool.map(_read_keys, self._part_uris):
                 keys_by_part.append(keys)
                 if schema not in self._schemas:
@@ -88,7 +88,7 @@ class CurrentRows:
     def read(self, columns: Collection[str] | None = None) -> pa.Table:
         """Read some columns of every row, None for all."""
         schema = self.schema(columns)
-        with ThreadPoolExecutor(READS_IN_FLIGHT) as pool:
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             parts = list(pool.map(lambda place: self._read_part(place, schema), range(len(self._part_uris))))
         return pa.concat_tables([schema.empty_table(), *parts])
 

@@ -77,6 +77,9 @@ class LabellingJob:
             "date_from": config.date_from,
         }
         self._output.check_settings(self._settings)
+        # Before the listing, which may take minutes.
+        record_uri = config.forecast_from_uri
+        self._given_costs = load_costs(storage.normalise(record_uri)) if record_uri else None
         self.manifest = list_manifest(
             config.images_uri,
             image_root_uri=config.image_root_uri,
@@ -89,7 +92,6 @@ class LabellingJob:
         self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
         self._tally = Tally()
         self._pool: Pool | None = None
-        self._given_costs = load_costs(config.forecast_from_uri) if config.forecast_from_uri else None
         self._forecast: Forecast | None = None
 
     def dry_run(self) -> DryRun:

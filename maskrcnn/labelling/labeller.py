@@ -11,14 +11,15 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from maskrcnn import storage
-from maskrcnn.errors import ErrorKind, StorageError
+from maskrcnn.errors import BrokenDeviceError, ErrorKind, StorageError
 from maskrcnn.images import BadImage, read_header
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.labelling.stages import ByteBudget, StageSeconds, Turns
@@ -65,7 +66,7 @@ class _Predicted:
 
 
 _Events = queue.SimpleQueue[_Loaded | _Predicted | Exception]
-"""An exception is one after which the process must go."""
+"""An exception ends the part."""
 
 
 class Labeller:
@@ -93,7 +94,7 @@ class Labeller:
         # A second batch keeps a GPU busy while the host waits for the first one's boxes and compresses its masks.
         self._turns = Turns(2 if predictor.is_on_gpu else 1)
         self._part_numbers = itertools.count()
-        self._is_abandoned = False
+        self._broken: BaseException | None = None
 
     def label(
         self,
@@ -107,7 +108,11 @@ class Labeller:
             images: what to read, and which version of it.
             seconds: where to add up the time of each stage.
             on_result: called once an image, from this thread.
+
+        Raises:
+            BrokenDeviceError: the process must go. Whatever is raised, this labeller is of no use afterwards.
         """
+        self._raise_if_broken()
         seconds = seconds if seconds is not None else StageSeconds()
         number = next(self._part_numbers)
         results: list[ImageResult | None] = [None] * len(images)
@@ -137,6 +142,7 @@ class Labeller:
             ThreadPoolExecutor(
                 self._turns.num_places, "predict", torch.set_num_threads, (torch.get_num_threads(),)
             ) as predictors,
+            self._abandoned_on_error(),
         ):
             reader.submit(self._read_all, images, decoders, events, seconds)
             while num_done < len(images):
@@ -146,11 +152,10 @@ class Labeller:
                 try:
                     event = events.get(timeout=_POLL_S)
                 except queue.Empty:
+                    self._raise_if_broken()
                     continue
                 match event:
                     case Exception():
-                        self._is_abandoned = True
-                        self._decoded.abandon()
                         raise event
                     case _Predicted():
                         num_predicting -= 1
@@ -168,6 +173,22 @@ class Labeller:
                             predict_largest_bucket()
         return [result for result in results if result is not None]
 
+    @contextmanager
+    def _abandoned_on_error(self) -> Iterator[None]:
+        """Let no thread wait for bytes that an ended part holds: neither this part's nor the other one's."""
+        try:
+            yield
+        except BaseException as error:
+            self._broken = error
+            self._decoded.abandon()
+            raise
+
+    def _raise_if_broken(self) -> None:
+        if isinstance(self._broken, BrokenDeviceError):
+            raise BrokenDeviceError(self._broken.reason)
+        if self._broken is not None:
+            raise BrokenDeviceError(f"another part ended with {type(self._broken).__name__}: {self._broken}")
+
     def _read_all(
         self,
         images: Sequence[ListedImage],
@@ -180,9 +201,9 @@ class Labeller:
             for answer in storage.read_objects(images, max_bytes=MAX_ENCODED_BYTES):
                 seconds.add("read", answer.seconds)
                 self._decode_slots.acquire()
-                if self._is_abandoned:
-                    return
                 decoders.submit(self._load, answer, images[answer.place].uri, events, seconds)
+                if self._broken is not None:
+                    return
         except Exception as error:
             events.put(error)
 
@@ -191,6 +212,9 @@ class Labeller:
         try:
             events.put(self._decode(answer, seconds))
         except Exception as error:
+            if _is_broken_device(error):
+                events.put(BrokenDeviceError(str(error)))
+                return
             logger.exception("reading %s", uri)
             events.put(_Loaded(answer.place, failure=_failed("corrupt", f"{type(error).__name__}: {error}")))
         finally:
@@ -208,12 +232,27 @@ class Labeller:
         whole_above_px = self._predictor.whole_above_px
         num_bytes = decoded_bytes(header, self._preprocess, whole_above_px)
         self._decoded.acquire(num_bytes)
-        with seconds.timed("decode"):
-            image = decode_image(body, self._preprocess, whole_above_px=whole_above_px, max_pixels=self._max_pixels)
-        if isinstance(image, BadImage):
+        try:
+            with seconds.timed("decode"):
+                image = decode_image(body, self._preprocess, whole_above_px=whole_above_px, max_pixels=self._max_pixels)
+            if isinstance(image, DecodedImage):
+                return _Loaded(place, image=self._pinned(image), num_bytes=num_bytes)
+        except BaseException:
             self._decoded.release(num_bytes)
-            return _Loaded(place, failure=ImageResult(header.width, header.height, None, image.kind, image.reason))
-        return _Loaded(place, image=image.pinned() if self._predictor.is_on_gpu else image, num_bytes=num_bytes)
+            raise
+        self._decoded.release(num_bytes)
+        return _Loaded(place, failure=ImageResult(header.width, header.height, None, image.kind, image.reason))
+
+    def _pinned(self, image: DecodedImage) -> DecodedImage:
+        """Put an image where a GPU copies it from fastest, if there is room."""
+        if not self._predictor.is_on_gpu:
+            return image
+        try:
+            return image.pinned()
+        except RuntimeError as error:
+            if _is_broken_device(error):
+                raise
+            return image
 
     def _predict(
         self,
@@ -228,7 +267,7 @@ class Labeller:
                 outcomes = self._predict_or_split(batch)
             events.put(_Predicted(batch, outcomes))
         except Exception as error:
-            events.put(error)
+            events.put(BrokenDeviceError(str(error)) if _is_broken_device(error) else error)
 
     def _predict_or_split(self, batch: list[_Loaded]) -> list[ImageResult]:
         """Predict; where the batch as a whole fails, one by one, so that only the guilty image pays."""
@@ -251,4 +290,6 @@ def _failed(kind: ErrorKind, message: str) -> ImageResult:
 
 
 def _is_broken_device(error: Exception) -> bool:
-    return "CUDA error" in str(error) or "device-side assert" in str(error)
+    text = str(error)
+    is_short_of_memory = "out of memory" in text or "ALLOC_FAILED" in text
+    return ("CUDA error" in text and not is_short_of_memory) or "device-side assert" in text

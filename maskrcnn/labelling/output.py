@@ -32,7 +32,7 @@ from maskrcnn.labelling.plan import PLANNED_COLUMNS, PartId, PlannedPart, parse_
 from maskrcnn.storage import PutAnswer
 
 FORMAT_VERSION = 1
-READS_IN_FLIGHT = 16
+FILES_AT_ONCE = 16
 ROWS_A_READER = 1 << 18
 """Of a plan; more of them are read by several threads."""
 ROWS_AT_ONCE = 1 << 14
@@ -283,11 +283,11 @@ def _date_folder(date: str | None) -> tuple[str, ...]:
 
 def _in_parallel(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
     """Apply a function in threads, in order; only a few results ever wait for their reader."""
-    with ThreadPoolExecutor(READS_IN_FLIGHT) as pool:
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         running: deque[Future[_R]] = deque()
         for item in items:
             running.append(pool.submit(function, item))
-            if len(running) == READS_IN_FLIGHT:
+            if len(running) == FILES_AT_ONCE:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

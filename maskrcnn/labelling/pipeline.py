@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,7 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
+from maskrcnn.errors import BrokenDeviceError
 from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
 from maskrcnn.labelling.plan import PartId, PlannedPart
@@ -93,8 +95,30 @@ class _PoolWorker:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         parts = [_part_from_row(row) for row in batch["part"]]
-        # As text: the errors of a part are a mapping, which Arrow would turn into columns.
-        return {"summary": [json.dumps(asdict(self._maker.make(part))) for part in parts]}
+        with _ending_with_the_device():
+            # As text: the errors of a part are a mapping, which Arrow would turn into columns.
+            return {"summary": [json.dumps(asdict(self._maker.make(part))) for part in parts]}
+
+
+class _LoneWorker:
+    """Labels single images; its process may die of one."""
+
+    def __init__(self, settings: MakerSettings) -> None:
+        self._maker = PartMaker(settings)
+
+    def label_one(self, part: PlannedPart, place: int) -> ImageResult:
+        with _ending_with_the_device():
+            return self._maker.label_one(part, place)
+
+
+@contextmanager
+def _ending_with_the_device() -> Iterator[None]:
+    """End the process where its device is broken: Ray starts a new one, and tries again there."""
+    try:
+        yield
+    except BrokenDeviceError:
+        logger.exception("this worker ends")
+        os._exit(1)
 
 
 def _run_ray_data(
@@ -134,7 +158,7 @@ def _run_ray_data(
 
 def _make_one_by_one(part: PlannedPart, pool: Pool, settings: MakerSettings) -> PartSummary:
     """Make a part in which workers keep dying: the image that kills becomes a row, the others are labelled."""
-    worker_class = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=0)(PartMaker)
+    worker_class = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=0)(_LoneWorker)
     workers: list[Any] = []
 
     def label_one(place: int) -> ImageResult:

@@ -14,6 +14,7 @@ from typing import Any
 from maskrcnn.config import LabelConfig
 from maskrcnn.labelling.costs import measure_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast
+from maskrcnn.labelling.labeller import MAX_ENCODED_BYTES
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.output import complete_name
 from maskrcnn.labelling.plan import PartId
@@ -108,6 +109,13 @@ class Tally:
         return self.errors.total()
 
 
+def _reads_in_flight(tally: Tally) -> int:
+    """Give the reads that an actor has in flight: large images are bounded by their bytes."""
+    num_images = sum(one.num_images for one in tally.own)
+    num_bytes = sum(one.num_bytes for one in tally.own)
+    return max(1, min(READS_IN_FLIGHT, MAX_ENCODED_BYTES * num_images // max(num_bytes, 1)))
+
+
 def build_record(
     *,
     run_id: str,
@@ -132,7 +140,7 @@ def build_record(
         device=device,
         num_actors=pool.max_actors,
         num_threads=pool.num_cpus,
-        num_readers=READS_IN_FLIGHT,
+        num_readers=_reads_in_flight(tally),
         startup_s=max((tally.first_began_at or 0.0) - started_at.timestamp(), 0.0),
         labelling_s=tally.labelling_s,
     )

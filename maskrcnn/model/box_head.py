@@ -70,7 +70,7 @@ def find_boxes(
     """
     num_images, num_proposals = proposals.is_real.shape
     num_labels = class_logits.shape[1]
-    scores = class_logits.float().softmax(-1)[:, 1:].view(num_images, num_proposals, -1)
+    scores = class_logits.float().softmax(-1)[:, 1:].view(num_images, num_proposals, num_labels - 1)
     is_candidate = proposals.is_real[:, :, None] & (scores > rule.score_threshold)
     scores = scores.masked_fill(~is_candidate, -1).flatten(1)
     best, index = scores.topk(min(num_candidates, scores.shape[1]))
@@ -88,5 +88,5 @@ def find_boxes(
         scores=kept,
         labels=labels.gather(1, order),
         num_found=num_found,
-        is_whole=is_enough.all() & survivors.is_settled & proposals.is_settled,
+        is_whole=is_enough.all() & survivors.is_settled,
     )

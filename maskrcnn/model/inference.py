@@ -20,7 +20,6 @@ from maskrcnn.config import ThresholdConfig
 from maskrcnn.errors import InputError
 from maskrcnn.model.box_head import CANDIDATES_PER_IMAGE, BoxRule, FoundBoxes, find_boxes
 from maskrcnn.model.folding import fold_network
-from maskrcnn.model.fused import can_fuse, fuse_layers
 from maskrcnn.model.inputs import send
 from maskrcnn.model.proposals import ProposalRule, Proposals, propose
 from maskrcnn.model.roi_align import FeatureTable
@@ -77,8 +76,6 @@ class InferenceNetwork:
         self._flattens = isinstance(heads.box_head, TwoMLPHead)
         if self._flattens:
             _take_channels_last(heads.box_head.fc6, heads.box_roi_pool.output_size[0])
-        if can_fuse(self.device) and not compiles:
-            fuse_layers(folded)
         self._dense: Any = _DensePart(folded.backbone, folded.rpn.head)
         if compiles:
             self._dense = torch.compile(self._dense)
@@ -97,19 +94,27 @@ class InferenceNetwork:
         features, objectness, deltas = self._dense(batch)
         table = FeatureTable([features[name] for name in self._heads.box_roi_pool.featmap_names], shape)
         limits = send(torch.tensor(sizes, dtype=torch.float32), self.device)
-        num_candidates, is_patient = CANDIDATES_PER_IMAGE, False
-        while True:
-            proposals = propose(objectness, deltas, limits, shape, self._proposal_rule, is_patient=is_patient)
-            if self.device.type == "cpu":
-                proposals = proposals.without_tail()
-            logits, moves = self._judge(table, proposals)
+        proposals = self._propose(objectness, deltas, limits, shape)
+        logits, moves = self._judge(table, proposals)
+        found = find_boxes(logits, moves, proposals, limits, self._box_rule, num_candidates=CANDIDATES_PER_IMAGE)
+        boxes, is_settled, is_whole = _to_host(found, proposals)
+        num_candidates = CANDIDATES_PER_IMAGE
+        while not is_whole:  # rare: a long chain of overlaps, or more candidates than were looked at
+            if not is_settled:
+                proposals = self._propose(objectness, deltas, limits, shape, is_patient=True)
+                logits, moves = self._judge(table, proposals)
+            num_candidates *= 4
             found = find_boxes(
-                logits, moves, proposals, limits, self._box_rule, num_candidates=num_candidates, is_patient=is_patient
+                logits, moves, proposals, limits, self._box_rule, num_candidates=num_candidates, is_patient=True
             )
-            boxes, is_whole = _to_host(found)
-            if is_whole:
-                return boxes, table
-            num_candidates, is_patient = 4 * num_candidates, True
+            boxes, is_settled, is_whole = _to_host(found, proposals)
+        return boxes, table
+
+    def _propose(
+        self, objectness: list[Tensor], deltas: list[Tensor], limits: Tensor, shape: tuple[int, int], **how: bool
+    ) -> Proposals:
+        proposals = propose(objectness, deltas, limits, shape, self._proposal_rule, **how)
+        return proposals.without_tail() if self.device.type == "cpu" else proposals
 
     def predict_masks(self, table: FeatureTable, boxes: Tensor, image_of_box: Tensor, labels: Tensor) -> Tensor:
         """Run the mask head; boxes, image and label of each are on the host.
@@ -174,18 +179,18 @@ def _take_channels_last(layer: nn.Linear, side: int) -> None:
     layer.weight = nn.Parameter(weight.flatten(1).contiguous(), requires_grad=False)
 
 
-def _to_host(found: FoundBoxes) -> tuple[BatchBoxes, bool]:
-    """Copy everything in one piece, and leave out the places where nothing was found."""
+def _to_host(found: FoundBoxes, proposals: Proposals) -> tuple[BatchBoxes, bool, bool]:
+    """Copy everything in one piece: the boxes, without places where nothing was found, and the two verdicts."""
     columns = torch.cat([found.boxes, found.scores[:, :, None], found.labels[:, :, None].float()], dim=2)
-    verdicts = torch.cat([found.num_found, found.is_whole[None].long()]).float()
-    on_host = torch.cat([columns.flatten(), verdicts]).cpu()
+    verdicts = torch.stack([proposals.is_settled, proposals.is_settled & found.is_whole])
+    on_host = torch.cat([columns.flatten(), found.num_found.float(), verdicts.float()]).cpu()
     num_images = len(found.num_found)
-    *counts, is_whole = on_host[-num_images - 1 :].long().tolist()
-    rows = on_host[: -num_images - 1].view(num_images, -1, 6)
+    *counts, is_settled, is_whole = on_host[-num_images - 2 :].long().tolist()
+    rows = on_host[: -num_images - 2].view(num_images, -1, 6)
     real = [its[:count] for its, count in zip(rows, counts, strict=True)]
     boxes = BatchBoxes(
         boxes=[its[:, :4].contiguous() for its in real],
         scores=[its[:, 4].contiguous() for its in real],
         labels=[its[:, 5].long() for its in real],
     )
-    return boxes, bool(is_whole)
+    return boxes, bool(is_settled), bool(is_whole)

@@ -38,7 +38,7 @@ def build_input(
     for place, (image, size) in enumerate(zip(images, sizes, strict=True)):
         groups.setdefault((image.shape, size), []).append(place)
     for (_, (height, width)), places in groups.items():
-        pixels = torch.stack([images[place].to(mean.device, non_blocking=True) for place in places])
+        pixels = torch.stack([images[place].to(mean.device, non_blocking=mean.is_cuda) for place in places])
         # In torchvision's order: a random network makes a difference of a pixel's tenth out of another rounding.
         normalised = pixels.float().div_(255).sub_(mean).div_(std)
         resized = F.interpolate(normalised, (height, width), mode="bilinear", align_corners=False)

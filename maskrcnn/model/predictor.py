@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -26,6 +25,7 @@ from maskrcnn.config import Device, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import ClusterError, InputError
 from maskrcnn.model.bundle import Category, load_bundle, load_network
 from maskrcnn.model.decode import DecodedImage, to_decoded
+from maskrcnn.model.device_sharing import Inside, Streams
 from maskrcnn.model.inference import BatchBoxes, InferenceNetwork
 from maskrcnn.model.inputs import build_input
 from maskrcnn.model.masks import encode_masks_of_images
@@ -92,7 +92,9 @@ class AnyPredictor(Protocol):
 
 
 class Predictor:
-    """A network that is ready to predict. Build one with `from_bundle` or `from_torchvision`.
+    """A network that is ready to predict. Build one with `from_bundle` or `from_torchvision`, in each process anew.
+
+    Threads may call it at once. Its weights are copies, made when it is built.
 
     Attributes:
         preprocess: how images are resized, normalised and padded.
@@ -131,7 +133,8 @@ class Predictor:
         self._max_images_per_forward = 1 if self.device.type == "cpu" else sys.maxsize
         dtype = torch.bfloat16 if uses_bf16(precision, self.device) else torch.float32
         self._network = InferenceNetwork(network, thresholds, dtype, compiles=compiles)
-        self._of_thread = threading.local()
+        self._streams = Streams(self.device)
+        self._inside = Inside()
 
     @classmethod
     def from_bundle(
@@ -221,7 +224,7 @@ class Predictor:
         for index, image in enumerate(decoded):
             groups.setdefault(bucket_shape(*image.size, self.preprocess), []).append(index)
         found: dict[int, Detections] = {}
-        with self._stream_of_thread():
+        with self._streams.own():
             for shape, indices in groups.items():
                 for begin in range(0, len(indices), self._max_images_per_forward):
                     chosen = indices[begin : begin + self._max_images_per_forward]
@@ -229,33 +232,23 @@ class Predictor:
                     found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
         return [found[index] for index in range(len(decoded))]
 
-    @contextlib.contextmanager
-    def _stream_of_thread(self) -> Iterator[None]:
-        """Let threads that predict at once not wait for each other's work on a GPU: each has a stream of its own."""
-        if self.device.type != "cuda":
-            yield
-            return
-        if not hasattr(self._of_thread, "stream"):
-            self._of_thread.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        stream = self._of_thread.stream
-        stream.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(stream):
-            yield
-
     def _detect_in_memory(
         self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool
     ) -> list[Detections]:
         """Detect, halving the batch while the device's memory does not hold it."""
-        with contextlib.suppress(torch.OutOfMemoryError):
+        with contextlib.suppress(torch.OutOfMemoryError), self._inside.together():
             return self._detect(images, shape, with_masks)
         # Only here, where the error and the tensors that its traceback kept are gone, can their memory be had again.
         torch.cuda.empty_cache()
-        if len(images) == 1:
-            rule = f"must hold one image of {shape[1]} x {shape[0]} px in the network, and does not"
-            raise ClusterError(f"memory of {self.device}", rule, remedy="use a smaller max_size or the CPU")
-        middle = len(images) // 2
-        halves = images[:middle], images[middle:]
-        return [one for half in halves for one in self._detect_in_memory(half, shape, with_masks)]
+        if len(images) > 1:
+            middle = len(images) // 2
+            halves = images[:middle], images[middle:]
+            return [one for half in halves for one in self._detect_in_memory(half, shape, with_masks)]
+        with contextlib.suppress(torch.OutOfMemoryError), self._inside.alone():  # another thread may have held it
+            torch.cuda.empty_cache()
+            return self._detect(images, shape, with_masks)
+        rule = f"must hold one image of {shape[1]} x {shape[0]} px in the network, and does not"
+        raise ClusterError(f"memory of {self.device}", rule, remedy="use a smaller max_size or the CPU")
 
     def _detect(self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool) -> list[Detections]:
         """Run the network on images of one padded shape."""

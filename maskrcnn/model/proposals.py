@@ -29,8 +29,8 @@ class Proposals:
     """() bool, from `find_survivors`."""
 
     def without_tail(self) -> Proposals:
-        """Leave out the places that no image uses; the host waits for their number."""
-        num_used = int(self.is_real.sum(1).max())
+        """Leave out the places that no image uses, but for one; the host waits for their number."""
+        num_used = max(1, int(self.is_real.sum(1).max()))
         return replace(self, boxes=self.boxes[:, :num_used], is_real=self.is_real[:, :num_used])
 
 

@@ -8,6 +8,7 @@ integrity and the names of failures; knows nothing of images, plans or tables.
 from __future__ import annotations
 
 import posixpath
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -46,6 +47,7 @@ __all__ = [
 OBJECT_STORE_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss"})
 
 _stores: dict[str, Store] = {}
+_stores_lock = threading.Lock()
 
 
 def is_local(uri: str) -> bool:
@@ -80,9 +82,10 @@ def _store(uri: str) -> Store:
     else:
         parts = urlsplit(uri)
         root = f"{parts.scheme}://{parts.netloc}"
-    if root not in _stores:
-        _stores[root] = _build_store(root)
-    return _stores[root]
+    with _stores_lock:
+        if root not in _stores:
+            _stores[root] = _build_store(root)
+        return _stores[root]
 
 
 def _build_store(root: str) -> Store:

@@ -36,7 +36,7 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
         InputError: synced norms on a device that cannot.
     """
     device = next(network.parameters()).device
-    frozen = freeze_stages(network, config.frozen_stages)
+    freeze_stages(network, config.frozen_stages)
     if config.norms_are_synced:
         if device.type != "cuda":
             raise InputError("--norm", f"must be frozen or batch on {device}, got sync", remedy="GPUs can sync norms")
@@ -49,6 +49,8 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
     roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(config.rois_per_image, 0.25)
     prepared = variant_of(network)
     backbone = fold_frozen_norms(network.backbone)
+    # They stay in eval mode, so that their batch norms learn nothing either: of the copy, which is what runs.
+    prepared.frozen_modules = stages_of(backbone, config.frozen_stages)
     prepared.folded = [each for each in backbone.modules() if isinstance(each, FoldedConv)]
     prepared.backbone = InBf16(backbone, gives_float32=False) if is_bf16 else backbone
     prepared.rpn, prepared.roi_heads = rpn, roi_heads
@@ -68,7 +70,6 @@ def prepare_network(network: Any, config: TrainConfig) -> Any:
         num_per_image=config.proposals_per_image,
     )
     prepared.propose = _proposing(prepared.proposal_rule)
-    prepared.frozen_modules = tuple(frozen)  # stay in eval mode, so that their batch norms learn nothing either
     return prepared
 
 
@@ -84,18 +85,15 @@ def _proposing(
     return propose_for
 
 
-def freeze_stages(network: Any, num_stages: int) -> list[nn.Module]:
-    """Keep the weights of the backbone's first stages as they are; 1 is the stem, 5 all of the ResNet.
-
-    Returns:
-        Their modules.
-    """
-    modules: list[nn.Module] = [
-        getattr(network.backbone.body, name) for names in _STAGES[:num_stages] for name in names
-    ]
-    for module in modules:
+def freeze_stages(network: Any, num_stages: int) -> None:
+    """Keep the weights of the backbone's first stages as they are; 1 is the stem, 5 all of the ResNet."""
+    for module in stages_of(network.backbone, num_stages):
         module.requires_grad_(False)
-    return modules
+
+
+def stages_of(backbone: Any, num_stages: int) -> tuple[nn.Module, ...]:
+    """Give the modules of a backbone's first stages."""
+    return tuple(getattr(backbone.body, name) for names in _STAGES[:num_stages] for name in names)
 
 
 def describe_frozen(num_stages: int) -> str:

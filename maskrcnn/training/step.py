@@ -1,8 +1,8 @@
 """One optimizer update: micro-batches forward and backward, gradients over all ranks, clip, check, update.
 
-Knows nothing of loops, files or Ray. The host never waits for the device in here but where the suppression of an
-image's proposals tells how many stay: what a step did is read afterwards, and whether its update may happen is decided
-on the device.
+Knows nothing of loops, files or Ray. The host never waits for the device in here, but where heads have batch norms,
+which must see filled slots only: what a step did is read afterwards, and whether its update may happen is decided on
+the device.
 """
 
 from __future__ import annotations

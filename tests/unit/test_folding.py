@@ -1,4 +1,4 @@
-"""A folded network answers as the original, with or without fused layers, and leaves it alone."""
+"""A folded network answers as the original, and leaves it alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from maskrcnn.config import Backbone, Heads, ModelConfig, PreprocessConfig, Thre
 from maskrcnn.errors import InputError
 from maskrcnn.model import inference
 from maskrcnn.model.folding import fold_network
-from maskrcnn.model.fused import FusedBlock, FusedConv, FusedLinear, can_fuse, fuse_layers
 from maskrcnn.model.inference import InferenceNetwork
 from maskrcnn.model.network import build_network
 from tests.live_network import build_small_network, noise
@@ -43,20 +42,14 @@ def test_a_folded_network_answers_as_the_original(backbone: Backbone, heads: Hea
     before = copy.deepcopy(network.state_dict())
     folded = fold_network(network, torch.float32)
     assert not any(isinstance(module, NORMS) for module in folded.modules())
-    fused = fold_network(network, torch.float32)
-    fuse_layers(fused)
-    assert not any(isinstance(module, nn.Conv2d | nn.Linear) for module in fused.modules())
-    assert any(isinstance(module, FusedBlock) for module in fused.modules())
     with torch.inference_mode():
         image = noise(64, 96)[None] / 255
         expected = network.backbone(image)
-        for copied in (folded, fused):
-            for name, feature in copied.backbone(image).items():
-                torch.testing.assert_close(feature, expected[name], rtol=1e-3, atol=1e-3 * float(expected[name].std()))
+        for name, feature in folded.backbone(image).items():
+            torch.testing.assert_close(feature, expected[name], rtol=1e-3, atol=1e-3 * float(expected[name].std()))
         crops = torch.randn(3, 256, 14, 14)
         expected_masks = network.roi_heads.mask_head(crops)
-        for copied in (folded, fused):
-            torch.testing.assert_close(copied.roi_heads.mask_head(crops), expected_masks, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(folded.roi_heads.mask_head(crops), expected_masks, rtol=1e-3, atol=1e-4)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
@@ -68,32 +61,6 @@ def test_norms_elsewhere_are_left_alone() -> None:
 
     odd = fold_network(Odd(), torch.float32)
     assert isinstance(odd.norm, nn.BatchNorm2d)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_fused_layers_compute_what_they_stand_for(dtype: torch.dtype) -> None:
-    assert can_fuse(torch.device("cpu"))
-    torch.manual_seed(0)
-    conv = nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False).to(dtype)
-    features = torch.randn(2, 16, 9, 7).to(dtype, memory_format=torch.channels_last)
-    residual = torch.randn(2, 32, 5, 4).to(dtype, memory_format=torch.channels_last)
-    linear, rows = nn.Linear(40, 24).to(dtype), torch.randn(5, 40).to(dtype)
-    near = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-5}
-    with torch.inference_mode():
-        plain = conv(features)
-        torch.testing.assert_close(FusedConv(conv, has_relu=False)(features), plain, **near)
-        torch.testing.assert_close(FusedConv(conv, has_relu=True)(features), plain.relu(), **near)
-        torch.testing.assert_close(
-            FusedConv(conv, has_relu=True)(features, residual), (plain + residual).relu(), **near
-        )
-        torch.testing.assert_close(FusedConv(conv, has_relu=False)(features, residual), plain + residual, **near)
-        torch.testing.assert_close(FusedLinear(linear)(rows), linear(rows), **near)
-
-
-def test_convolutions_with_other_padding_are_not_fused() -> None:
-    network = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"), nn.Conv2d(2, 2, 3, padding="same"))
-    fuse_layers(network)
-    assert all(isinstance(module, nn.Conv2d) for module in network)
 
 
 def test_what_is_looked_at_in_haste_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torchvision.models.detection import maskrcnn_resnet50_fpn
 
+from maskrcnn.coco.rle import area
 from maskrcnn.config import ThresholdConfig
 from maskrcnn.model import inference
 from maskrcnn.model.box_head import FoundBoxes
 from maskrcnn.model.inference import BatchBoxes, InferenceNetwork
 from maskrcnn.model.nms import find_survivors
 from maskrcnn.model.predictor import Predictor
+from maskrcnn.model.proposals import Proposals
+from maskrcnn.synthetic import draw_shelf
 from tests.live_network import build_small_network, noise
 from tests.unit.test_nms import draw_groups, loop
 
@@ -36,11 +40,11 @@ def test_nothing_waits_before_the_boxes_are_copied(monkeypatch: pytest.MonkeyPat
     copy = inference._to_host
     num_copies = 0
 
-    def copy_with_waiting(found: FoundBoxes) -> tuple[BatchBoxes, bool]:
+    def copy_with_waiting(found: FoundBoxes, proposals: Proposals) -> tuple[BatchBoxes, bool, bool]:
         nonlocal num_copies
         num_copies += 1
         torch.cuda.set_sync_debug_mode("default")
-        return copy(found)
+        return copy(found, proposals)
 
     monkeypatch.setattr(inference, "_to_host", copy_with_waiting)
     torch.cuda.set_sync_debug_mode("error")
@@ -51,14 +55,21 @@ def test_nothing_waits_before_the_boxes_are_copied(monkeypatch: pytest.MonkeyPat
     assert num_copies == 1
 
 
-def test_a_gpu_finds_what_the_cpu_finds() -> None:
-    network = build_small_network()
-    images = [noise(100, 150, seed) for seed in range(6)]
-    on_cpu = Predictor.from_torchvision(network, score_threshold=0.05, max_detections=10, precision="fp32")(images)
-    on_gpu = Predictor.from_torchvision(network.cuda(), score_threshold=0.05, max_detections=10, precision="fp32")
+def test_a_gpu_finds_what_the_cpu_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, min_size=192, max_size=320).eval()
+    images = [torch.from_numpy(draw_shelf(seed, width=300, height=200).image).permute(2, 0, 1) for seed in range(4)]
+    on_cpu = Predictor.from_torchvision(network, score_threshold=0.3, max_detections=20, precision="fp32")(images)
+    on_gpu = Predictor.from_torchvision(network.cuda(), score_threshold=0.3, max_detections=20, precision="fp32")
+    assert sum(map(len, on_cpu)) >= 20
     for found, expected in zip(on_gpu(images), on_cpu, strict=True):
-        torch.testing.assert_close(found.scores[:1], expected.scores[:1], rtol=0, atol=2e-2)
         assert found.boxes.device.type == "cpu"
+        assert torch.equal(found.labels, expected.labels)
+        torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=0.5)
+        torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=1e-2)
+        areas = [[area(rle) for rle in one.rles] for one in (found, expected)]
+        torch.testing.assert_close(*(torch.tensor(one, dtype=torch.float32) for one in areas), rtol=0.05, atol=20)
 
 
 def test_two_threads_at_once_find_the_same() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycocotools.mask
@@ -285,3 +290,36 @@ def test_on_cuda_as_on_the_cpu(bundle_uri: str, predictor: Predictor) -> None:
         assert found.scores.device.type == "cpu"
         assert len(found.rles) == len(found)
         assert_best_scores_are_near(found, expected)
+
+
+def test_a_network_that_gives_no_numbers_finds_nothing(small_network: MaskRCNN) -> None:
+    broken = copy.deepcopy(small_network)
+    torch.nn.init.constant_(broken.rpn.head.bbox_pred.weight, torch.nan)
+    found = Predictor.from_torchvision(broken)([noise(100, 150)])[0]
+    assert (len(found), found.rles) == (0, [])
+
+
+def test_an_image_for_which_memory_is_short_waits_until_others_have_left(bundle_uri: str, predictor: Predictor) -> None:
+    shared = Predictor.from_bundle(bundle_uri, device="cpu")
+    both_inside, num_inside, lock = threading.Barrier(2), [0], threading.Lock()
+    calls = itertools.count()
+
+    def run_out_of_memory_beside_others(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if next(calls) < 2:
+            both_inside.wait(20)  # each finds the memory held by the other
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        with lock:
+            num_inside[0] += 1
+            assert num_inside[0] == 1
+
+    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        with lock:
+            num_inside[0] -= 1
+
+    shared._network._dense.register_forward_pre_hook(run_out_of_memory_beside_others)
+    shared._network._dense.register_forward_hook(leave)
+    images = [noise(100, 150, seed) for seed in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda image: shared([image])[0], images))
+    for ours, image in zip(found, images, strict=True):
+        assert_same(ours, predictor([image])[0])

@@ -189,6 +189,19 @@ def test_frozen_stages_keep_their_weights(optimizer: Any) -> None:
     assert len(learner.average.weights) == len(moved)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_batch_norms_of_frozen_stages_learn_nothing(precision: Any) -> None:
+    config = replace(CONFIG, frozen_stages=2, precision=precision)
+    learner = new_learner(config, start_network(norm="batch"))
+    body = learner.network.backbone.module.body if precision == "bf16" else learner.network.backbone.body
+    frozen, learning = body.layer1[0].bn1, body.layer2[0].bn1
+    before = [norm.running_mean.clone() for norm in (body.bn1, frozen, learning)]
+    learn(learner, draw_samples(1, 2), range(1))
+    assert body.bn1.running_mean.equal(before[0])
+    assert frozen.running_mean.equal(before[1])
+    assert not learning.running_mean.equal(before[2])
+
+
 def test_bf16_computes_nearly_the_same_and_keeps_weights_and_losses_in_fp32() -> None:
     results = {}
     for precision in ("fp32", "bf16"):
