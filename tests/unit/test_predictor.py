@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import copy
 import io
-import itertools
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pycocotools.mask
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import maskrcnn_resnet50_fpn, maskrcnn_resnet50_fpn_v2
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
 from maskrcnn.coco.rle import to_mask
 from maskrcnn.config import Heads, ModelConfig, PreprocessConfig, ThresholdConfig
-from maskrcnn.errors import BundleError, ClusterError, InputError
+from maskrcnn.errors import BundleError, InputError
 from maskrcnn.model.bundle import load_bundle, save_bundle
 from maskrcnn.model.network import build_network
 from maskrcnn.model.predictor import Detections, Predictor
@@ -233,35 +229,6 @@ def test_a_wrapped_model_keeps_its_own_thresholds(small_network: MaskRCNN) -> No
     assert (wrapped.categories, wrapped.bundle_sha256) == ((), "")
 
 
-def test_a_batch_that_does_not_fit_is_halved(bundle_uri: str, predictor: Predictor) -> None:
-    tight = Predictor.from_bundle(bundle_uri, device="cpu")
-    tight._max_images_per_forward = 100
-    sizes: list[int] = []
-
-    def refuse_more_than_two(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        sizes.append(len(inputs[0]))
-        if len(inputs[0]) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    tight._network._dense.register_forward_pre_hook(refuse_more_than_two)
-    images = [noise(100, 150, seed) for seed in range(5)]
-    found = tight(images)
-    assert sizes == [5, 2, 3, 1, 2]
-    for ours, alone in zip(found, predictor(images), strict=True):
-        assert_best_scores_are_near(ours, alone)
-
-
-def test_one_image_that_does_not_fit_is_an_error_with_numbers(bundle_uri: str) -> None:
-    tight = Predictor.from_bundle(bundle_uri, device="cpu")
-
-    def refuse(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    tight._network._dense.register_forward_pre_hook(refuse)
-    with pytest.raises(ClusterError, match="memory of cpu must hold one image of 96 x 64 px"):
-        tight([noise(100, 150)])
-
-
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not a model bundle"):
         Predictor.from_bundle(str(tmp_path), device="cpu")
@@ -297,29 +264,3 @@ def test_a_network_that_gives_no_numbers_finds_nothing(small_network: MaskRCNN) 
     torch.nn.init.constant_(broken.rpn.head.bbox_pred.weight, torch.nan)
     found = Predictor.from_torchvision(broken)([noise(100, 150)])[0]
     assert (len(found), found.rles) == (0, [])
-
-
-def test_an_image_for_which_memory_is_short_waits_until_others_have_left(bundle_uri: str, predictor: Predictor) -> None:
-    shared = Predictor.from_bundle(bundle_uri, device="cpu")
-    both_inside, num_inside, lock = threading.Barrier(2), [0], threading.Lock()
-    calls = itertools.count()
-
-    def run_out_of_memory_beside_others(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        if next(calls) < 2:
-            both_inside.wait(20)  # each finds the memory held by the other
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        with lock:
-            num_inside[0] += 1
-            assert num_inside[0] == 1
-
-    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
-        with lock:
-            num_inside[0] -= 1
-
-    shared._network._dense.register_forward_pre_hook(run_out_of_memory_beside_others)
-    shared._network._dense.register_forward_hook(leave)
-    images = [noise(100, 150, seed) for seed in range(2)]
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda image: shared([image])[0], images))
-    for ours, image in zip(found, images, strict=True):
-        assert_same(ours, predictor([image])[0])
