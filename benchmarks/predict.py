@@ -161,10 +161,9 @@ class Case:
             as_torchvision(self._network(), "fp32", 1)(self.bodies[:1])
         return counter.get_total_flops()
 
-    def measure(self) -> dict[str, Any]:
+    def measure(self, *, is_compiled: bool) -> dict[str, Any]:
         """Let the ways take turns; give images/s of each round, and how many instances an image had."""
-        # Compiling takes a minute; what it gains does not depend on the number of detections.
-        ways = [way for way in self._arguments.ways if self.num_detections == 100 or "compiled" not in way]
+        ways = [way for way in self._arguments.ways if is_compiled or "compiled" not in way]
         running = {way: self.start(way) for way in ways}
         for predict in running.values():
             predict(self.bodies[: self.batch_size])
@@ -195,9 +194,9 @@ def print_row(way: str, cells: Sequence[object]) -> None:
     print(f"{way:<26} " + " ".join(f"{cell:>{width}}" for cell, width in zip(cells, WIDTHS, strict=True)), flush=True)
 
 
-def report(megapixels: str, case: Case, peaks: dict[str, float]) -> list[dict[str, Any]]:
+def report(megapixels: str, case: Case, peaks: dict[str, float], *, is_compiled: bool) -> list[dict[str, Any]]:
     """Measure a case, print its rows and give them."""
-    measured, flops = case.measure(), case.flops()
+    measured, flops = case.measure(is_compiled=is_compiled), case.flops()
     rates = measured["images_per_s_of_rounds"]
     rows = []
     for way, values in rates.items():
@@ -272,7 +271,8 @@ def main() -> int:
         )
         rows: list[dict[str, Any]] = []
         for megapixels, case in cases(arguments, bundle_uri):
-            rows += report(megapixels, case, peaks)
+            # Compiling takes a minute; what it gains does not depend on detections and photos.
+            rows += report(megapixels, case, peaks, is_compiled=not rows)
             if arguments.output:  # after each case: a run that is cut short leaves what it measured
                 settings = {name: getattr(arguments, name) for name in ("backbone", "images", "rounds", "threads")}
                 figures = {"device": describe_device(device), **settings, "peak_flops_per_s": peaks, "rows": rows}
