@@ -96,19 +96,19 @@ class InferenceNetwork:
         limits = send(torch.tensor(sizes, dtype=torch.float32), self.device)
         proposals = self._propose(objectness, deltas, limits, shape)
         logits, moves = self._judge(table, proposals)
-        found = find_boxes(logits, moves, proposals, limits, self._box_rule, num_candidates=CANDIDATES_PER_IMAGE)
-        boxes, is_settled, is_whole = _to_host(found, proposals)
-        num_candidates = CANDIDATES_PER_IMAGE
-        while not is_whole:  # rare: a long chain of overlaps, or more candidates than were looked at
+        num_candidates, is_patient = CANDIDATES_PER_IMAGE, False
+        while True:
+            found = find_boxes(
+                logits, moves, proposals, limits, self._box_rule, num_candidates=num_candidates, is_patient=is_patient
+            )
+            boxes, is_settled, is_whole = _to_host(found, proposals)
+            if is_whole:
+                return boxes, table
+            # Rare: a long chain of overlaps, or more candidates than were looked at.
+            num_candidates, is_patient = 4 * num_candidates, True
             if not is_settled:
                 proposals = self._propose(objectness, deltas, limits, shape, is_patient=True)
                 logits, moves = self._judge(table, proposals)
-            num_candidates *= 4
-            found = find_boxes(
-                logits, moves, proposals, limits, self._box_rule, num_candidates=num_candidates, is_patient=True
-            )
-            boxes, is_settled, is_whole = _to_host(found, proposals)
-        return boxes, table
 
     def _propose(
         self, objectness: list[Tensor], deltas: list[Tensor], limits: Tensor, shape: tuple[int, int], **how: bool
