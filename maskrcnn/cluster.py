@@ -75,10 +75,7 @@ def start_local_ray(**options: Any) -> None:
         os.environ.setdefault(name, value)
     # Read once when Ray is imported; without it, Ray listens on every interface, whatever address it is given.
     ray._private.ray_constants.ENABLE_RAY_CLUSTER = False
-    # What Ray Data reports is plumbing to whoever runs a job on one machine; a lost task is told above, in one line.
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setLevel(logging.CRITICAL)
+    keep_ray_data_off_the_terminal()
     with _without_native_chatter():
         ray.init(
             address="local",
@@ -88,6 +85,18 @@ def start_local_ray(**options: Any) -> None:
             logging_level=logging.ERROR,
             **options,
         )
+
+
+def keep_ray_data_off_the_terminal() -> None:
+    """Leave what Ray Data reports to its log file: it is plumbing to whoever runs a job on one machine.
+
+    A lost task is told by the job itself, in one line. Ray Data borrows the root logger's handlers, through which our
+    own warnings go, so that they are taken from its logger and not muted.
+    """
+    ray_data = logging.getLogger("ray.data")
+    for handler in list(ray_data.handlers):
+        if isinstance(handler, logging.StreamHandler):
+            ray_data.removeHandler(handler)
 
 
 @contextmanager
