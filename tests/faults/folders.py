@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from tests.conftest import s3_client
 
-UPLOADS_AT_ONCE = 16
+UPLOADS_AT_ONCE = 10
+"""As many connections as the client keeps."""
 OF_THE_RUN = frozenset({"run_id", "labelled_at"})
 """Columns that differ from run to run."""
 
