@@ -12,7 +12,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import ray
 import ray._private.ray_constants
-from ray._raylet import AuthenticationMode, get_authentication_mode
 
 from maskrcnn.errors import ClusterError
 
@@ -94,8 +93,7 @@ def _join() -> None:
     for name, value in KEEPALIVE_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING)
-    has_token = get_authentication_mode() == AuthenticationMode.TOKEN
-    if not has_token and (reachable := reachable_addresses(ray.nodes())):  # type: ignore[no-untyped-call]
+    if not _asks_for_token() and (reachable := reachable_addresses(ray.nodes())):  # type: ignore[no-untyped-call]
         logger.warning(
             "the Ray cluster at %s runs code for anyone who reaches it, with the rights of its machines; start it with "
             "RAY_AUTH_MODE=token and one RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) on every node, as cluster.yaml does",
@@ -144,12 +142,16 @@ def start_local_ray(**options: Any) -> None:
         )
 
 
+def _asks_for_token() -> bool:
+    return os.environ.get(AUTH_MODE, "").lower() == "token"
+
+
 def _listens_elsewhere() -> bool:
     """Say whether the environment opens a local Ray to other machines; refuse it where it asks them for no token."""
     value = os.environ[LISTENS_ELSEWHERE]
     if value.lower() not in ("1", "true"):
         return False
-    if os.environ[AUTH_MODE].lower() != "token":
+    if not _asks_for_token():
         rule = f"must not open this job's Ray to other machines unless {AUTH_MODE} is token, got {value}"
         raise ClusterError(LISTENS_ELSEWHERE, rule, remedy="unset it, or set RAY_ADDRESS to join a cluster")
     return True

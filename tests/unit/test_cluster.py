@@ -104,12 +104,10 @@ def test_joining_a_cluster_that_is_open_to_others_is_told_with_what_to_do(
     place: str,
     has_token: bool,
 ) -> None:
-    from ray._raylet import AuthenticationMode
-
     clean.setenv("RAY_ADDRESS", f"{place}:6379")
     clean.setattr("ray.nodes", lambda: [{"Alive": True, "NodeManagerAddress": place}])
-    mode = AuthenticationMode.TOKEN if has_token else AuthenticationMode.DISABLED
-    clean.setattr("maskrcnn.cluster.get_authentication_mode", lambda: mode)
+    if has_token:
+        clean.setenv("RAY_AUTH_MODE", "token")
     cluster.connect()
     assert len(started) == 1
     told = [record.getMessage() for record in caplog.records]
@@ -131,4 +129,4 @@ def test_nodes_that_are_gone_or_on_loopback_are_no_way_in() -> None:
         ("head.internal", True),
     ]
     nodes = [{"NodeManagerAddress": place, "Alive": is_up} for place, is_up in places]
-    assert cluster.reachable_addresses(nodes) == ["10.0.0.1", "head.internal"]
+    assert cluster.reachable_addresses(nodes) == ["10.0.0.1", "a.head"]
