@@ -121,12 +121,6 @@ def test_joining_a_cluster_that_is_open_to_others_is_told_with_what_to_do(
 
 
 def test_nodes_that_are_gone_or_on_loopback_are_no_way_in() -> None:
-    places = [
-        ("10.0.0.1", True),
-        ("10.0.0.2", False),
-        ("127.0.0.5", True),
-        ("localhost", True),
-        ("head.internal", True),
-    ]
-    nodes = [{"NodeManagerAddress": place, "Alive": is_up} for place, is_up in places]
+    places = {"a.head": True, "10.0.0.1": True, "10.0.0.2": False, "127.0.0.5": True, "localhost": True}
+    nodes = [{"NodeManagerAddress": place, "Alive": is_up} for place, is_up in places.items()]
     assert cluster.reachable_addresses(nodes) == ["10.0.0.1", "a.head"]
