@@ -13,11 +13,13 @@
     ├── TrainingFailedError     workers were lost too often
     └── StorageError            a read or a write that failed
         ├── NotFoundError
+        │   └── NoBucketError   a whole bucket that is not there
         ├── ExistsError         something is there, and is not replaced
         ├── AccessError         denied, read-only, not signed in
         ├── IntegrityError      the bytes are not the ones that were listed
         ├── StorageTimeout      transient
         └── UnavailableError    transient: throttled, refused, reset, no network
+            └── OutageError     a whole store that stays away
 
 Ray carries exceptions between processes by pickle, so every class passes its fields by position to
 ``Exception.__init__`` and builds its text in ``__str__``.
@@ -162,6 +164,10 @@ class NotFoundError(StorageError):
     kind: ErrorKind = "not_found"
 
 
+class NoBucketError(NotFoundError):
+    """There is no such bucket: no object's own fault."""
+
+
 class ExistsError(StorageError):
     """Something is stored under that URI already, and is not replaced."""
 
@@ -184,3 +190,7 @@ class StorageTimeout(StorageError):
 
 class UnavailableError(StorageError):
     """The store could not be reached, or said that it is overloaded."""
+
+
+class OutageError(UnavailableError):
+    """A store that stayed away for longer than it is waited for: no object's own fault."""

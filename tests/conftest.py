@@ -12,9 +12,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import torch
+
+from tests.faults.proxy import FaultProxy
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,11 +70,28 @@ def bucket(s3_endpoint: str) -> str:
     return f"s3://{name}"
 
 
-def s3_client() -> Any:
-    """Give a plain boto3 client to the test server, to arrange and to look behind the code's back."""
+@pytest.fixture
+def faulty_s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy between the code and the S3 server, which does nothing until it is given rules.
+
+    A store is opened once a process and bucket, so that a test takes a bucket of its own (``bucket``).
+    """
+    port = urlsplit(s3_endpoint).port
+    assert port is not None
+    with FaultProxy(port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+def s3_client(endpoint: str | None = None) -> Any:
+    """Give a plain boto3 client to the test server, to arrange and to look behind the code's back.
+
+    Args:
+        endpoint: where; of a ``FaultProxy``, its ``upstream_endpoint`` leads around the faults.
+    """
     import boto3
 
-    return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
+    return boto3.client("s3", endpoint_url=endpoint or os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from maskrcnn.errors import InputError
 from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
+from maskrcnn.storage.outages import expect_outages
 from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Version",
     "delete",
     "exists",
+    "expect_outages",
     "is_local",
     "join",
     "list_batches",
@@ -122,7 +124,8 @@ def read_object(uri: str, etag: str, size: int) -> bytes:
 
     Raises:
         NotFoundError: also when the object has changed since it was listed.
-        IntegrityError: when length or MD5 disagree, twice in a row.
+        IntegrityError: when length or MD5 disagree, twice.
+        OutageError: when the store as a whole stays away, after it was waited for.
         AccessError, StorageTimeout, UnavailableError: as the store answers.
     """
     return _store(uri).read_version(uri, etag, size)

@@ -1,10 +1,11 @@
-"""Opening a bucket: deadlines, retries, endpoint and credentials."""
+"""Opening a bucket: deadlines, endpoint and credentials."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -12,15 +13,39 @@ import obstore
 
 logger = logging.getLogger(__name__)
 
-MAX_RETRIES = 5
+CONNECT_DEADLINE_S = 5
 
 
-def connect(root: str, deadline_s: int) -> Any:
-    """Open a bucket; credentials, region and endpoint come from the environment, or from boto3 where it is there."""
+@dataclass(frozen=True)
+class Deadlines:
+    """How long one request may take.
+
+    Args:
+        idle_s: without a byte; None: as long as the whole.
+        whole_s: from connecting to the body's end.
+    """
+
+    idle_s: int | None
+    whole_s: int
+
+
+def connect(root: str, deadlines: Deadlines, *, num_retries: int = 0) -> Any:
+    """Open a bucket; credentials, region and endpoint come from the environment, or from boto3 where it is there.
+
+    Args:
+        root: of the bucket.
+        deadlines: of one request.
+        num_retries: by the client itself; 0 where `maskrcnn.storage.retries` tries again, since two layers multiply.
+    """
     options: dict[str, Any] = {
-        "client_options": {"timeout": f"{deadline_s}s", "connect_timeout": "5s"},
-        "retry_config": {"max_retries": MAX_RETRIES, "retry_timeout": timedelta(seconds=deadline_s)},
+        "client_options": {"timeout": f"{deadlines.whole_s}s", "connect_timeout": f"{CONNECT_DEADLINE_S}s"},
+        "retry_config": {
+            "max_retries": num_retries,
+            "retry_timeout": timedelta(seconds=num_retries * deadlines.whole_s),
+        },
     }
+    if deadlines.idle_s is not None:
+        options["client_options"]["read_timeout"] = f"{deadlines.idle_s}s"
     if root.startswith("s3://"):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:

@@ -1,0 +1,123 @@
+"""What an object store's answers mean: its failures as this package names them, and answers that are not its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+
+from maskrcnn.errors import (
+    AccessError,
+    ExistsError,
+    IntegrityError,
+    NoBucketError,
+    NotFoundError,
+    StorageError,
+    StorageTimeout,
+    UnavailableError,
+)
+from maskrcnn.storage.base import EXISTS, short_reason
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_TIMEOUTS = ("kind: Timeout", "TimedOut", "timed out")
+_WORTH_A_RETRY = {408, 409, 429}
+"""Of the 4xx: slow, at the same time as another, too often."""
+
+_REMEDIES = {
+    "RequestTimeTooSkewed": "this machine's clock is wrong; set it (NTP), then run the same command again",
+    "RequestExpired": "this machine's clock is wrong; set it (NTP), then run the same command again",
+    "ExpiredToken": "the credentials have expired; renew them, then run the same command again",
+    "InvalidAccessKeyId": "the store does not know these credentials; see AWS_ACCESS_KEY_ID or the role",
+    "SignatureDoesNotMatch": "the store does not take these credentials; see AWS_SECRET_ACCESS_KEY or the role",
+    "AccessDenied": "these credentials may not do that; see the bucket's and the role's policies",
+    "PermanentRedirect": "the bucket is in another region; set AWS_REGION",
+    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION",
+}
+
+
+@contextmanager
+def named_errors(uri: str) -> Iterator[None]:
+    """Raise the client's errors as this package's.
+
+    Raises:
+        ExistsError: a create-only put met an object.
+        NoBucketError, NotFoundError, AccessError, StorageTimeout, UnavailableError: as the store answers.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if _code(error) == "NoSuchBucket":
+            raise NoBucketError(uri, "no such bucket") from error
+        raise NotFoundError(uri, "no such object or bucket") from error
+    except AlreadyExistsError as error:
+        raise ExistsError(uri, EXISTS) from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise AccessError(uri, _reason(error)) from error
+    except InvalidPathError as error:
+        rule = "a key with an empty, '.' or '..' path segment cannot be read; rename it or name a narrower prefix"
+        raise StorageError(uri, f"{rule}: {short_reason(error)}") from error
+    except (BaseError, OSError) as error:
+        raise _named(uri, error) from error
+
+
+def _named(uri: str, error: Exception) -> StorageError:
+    text = str(error)
+    if _code(error) == "NoSuchBucket":
+        return NoBucketError(uri, "no such bucket")
+    if status := _STATUS.search(text):
+        code = int(status[1])
+        if code < 500 and code not in _WORTH_A_RETRY:
+            return AccessError(uri, _reason(error))
+    elif any(sign in text for sign in _TIMEOUTS):
+        return StorageTimeout(uri, short_reason(error))
+    return UnavailableError(uri, _reason(error))
+
+
+def check_is_stores_own(uri: str, etag: str | None) -> None:
+    """Refuse an answer without an ETag: some proxies, and at times stores themselves, send an error page with a 200.
+
+    Raises:
+        UnavailableError: it has none.
+    """
+    if not etag:
+        raise UnavailableError(uri, "the answer has no ETag: it is an error page, not the object")
+
+
+def check_length(uri: str, body: bytes, size: int) -> None:
+    """Refuse a body of another length than the store says.
+
+    Raises:
+        IntegrityError: it is shorter or longer.
+    """
+    if len(body) != size:
+        raise IntegrityError(
+            uri, f"the body has {len(body)} bytes, the store says {size}; it starts with {body[:20]!r}"
+        )
+
+
+def bare_etag(etag: str | None) -> str:
+    """Give an ETag without its quotes."""
+    return (etag or "").removeprefix("W/").strip('"')
+
+
+def _code(error: Exception) -> str:
+    match = _CODE.search(str(error))
+    return match[1] if match else ""
+
+
+def _reason(error: Exception) -> str:
+    """Say what the store said, and what to do where its code is known."""
+    code, status = _code(error), _STATUS.search(str(error))
+    if not code:
+        return short_reason(error)
+    answer = f"{code} ({status[1]})" if status else code
+    return f"{_REMEDIES[code]}: {answer}" if code in _REMEDIES else f"the store says {answer}"

@@ -1,0 +1,202 @@
+"""Tells an object that cannot be read from a store that is away, and has everybody wait for the store together.
+
+Without this an outage of minutes turns everything that is read meanwhile into error rows, and hundreds of threads
+hammer a store that tries to get up again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from maskrcnn.errors import AccessError, MaskrcnnError, OutageError, StorageError, StorageTimeout, UnavailableError
+from maskrcnn.storage.retries import READ_TRIES, Tries, try_several
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 15 * 60.0
+"""How long an outage is waited for."""
+FIRST_PAUSE_S = 2.0
+MOST_PAUSE_S = 15.0
+FRESH_S = 1.0
+"""An answer so young says that the store is there, without asking it."""
+MANY_OBJECTS = 8
+"""So many that all fail, and none that does not, are no accident."""
+
+_Answer = TypeVar("_Answer")
+
+_expects_outages = threading.Event()
+
+
+def expect_outages() -> None:
+    """Wait for stores even before their first answer in this process: somebody else has reached them already.
+
+    By default a store that has never answered is given up after a few tries, since its name or endpoint is wrong.
+    """
+    _expects_outages.set()
+
+
+class Probe(Protocol):
+    """How to ask a store whether it is there, in a single request."""
+
+    def read(self, uri: str) -> None:
+        """Read a little of an object, or raise as a read does."""
+
+    def list(self, uri: str) -> None:
+        """List a little of what lies beside an object, or raise as a listing does."""
+
+
+class StoreWatch:
+    """Makes the requests of one store, and waits for it while it is away; for all threads of a process.
+
+    A request that fails all its tries has the store probed: by the object that was read last, which is known to be
+    good. If that is answered, the fault is the object's own, and its error is raised. If not, the store is away: one
+    thread goes on probing it, everybody else waits, and then tries anew.
+
+    Args:
+        root: the store, for messages.
+        probe: asks it.
+        clock, sleep: for tests.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        probe: Probe,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._root = root
+        self._probe = probe
+        self._clock, self._sleep = clock, sleep
+        self._changed = threading.Condition()
+        self._good_uri: str | None = None
+        self._answered_at: float | None = None
+        self._failing: set[str] = set()
+        """Since the last object that could be read."""
+        self._away_since: float | None = None
+        self._probed_at = 0.0
+        self._is_probing = False
+
+    def ask(
+        self, uri: str, request: Callable[[], _Answer], tries: Tries = READ_TRIES, *, reads: bool = False
+    ) -> _Answer:
+        """Make a request until it is answered, through an outage if need be.
+
+        Args:
+            uri: what it is about.
+            request: one request, which may be made more than once.
+            tries: how often, before the store is suspected.
+            reads: whether it reads an object: one that can be read probes the store well, and to be refused all of a
+                sudden is an outage too, of credentials or policies.
+
+        Raises:
+            OutageError: the store stayed away for `PATIENCE_S`.
+            StorageError: as the store answers.
+        """
+        while True:
+            self._wait_until_there(uri)
+            try:
+                answer = try_several(request, tries, sleep=self._sleep, clock=self._clock)
+            except OutageError:
+                raise
+            except (StorageTimeout, UnavailableError) as error:
+                if not self._is_away(uri, error):
+                    raise
+            except AccessError as error:
+                if not (reads and self._good_uri and self._is_away(uri, error)):
+                    raise
+            except MaskrcnnError:
+                self._answered_at = self._clock()
+                raise
+            else:
+                self._answered_at = self._clock()
+                if reads:
+                    self._good_uri = uri
+                    self._failing.clear()
+                return answer
+
+    def _is_away(self, uri: str, error: StorageError) -> bool:
+        """Find out whether the store as a whole is away; the first who asks probes it for all."""
+        with self._changed:
+            self._failing.add(uri)
+            while self._is_probing:
+                self._changed.wait()
+            if self._away_since is not None:
+                return True
+            if self._answered_at is None and not _expects_outages.is_set():
+                return False
+            if self._answered_at is not None and self._clock() - self._answered_at < FRESH_S:
+                return False
+            self._is_probing = True
+        is_there = False
+        try:
+            is_there = self._ask_probe(uri)
+        finally:
+            with self._changed:
+                self._is_probing = False
+                if not is_there:
+                    self._away_since = self._clock()
+                self._changed.notify_all()
+        if not is_there:
+            logger.warning("%s is away, waiting for up to %.0f min: %s", self._root, PATIENCE_S / 60, error.reason)
+        return not is_there
+
+    def _wait_until_there(self, uri: str) -> None:
+        """Return at once while the store is there; else probe it, or wait for whoever does."""
+        if self._away_since is None:
+            return
+        pause_s = FIRST_PAUSE_S
+        while self._begin_probing():
+            is_there = False
+            try:
+                if self._clock() - self._probed_at < pause_s:
+                    self._sleep(pause_s)
+                is_there = self._ask_probe(uri)
+            finally:
+                self._end_probing(is_there)
+            pause_s = min(pause_s * 2, MOST_PAUSE_S)
+
+    def _begin_probing(self) -> bool:
+        """Say whether this thread is to probe; False once the store is there."""
+        with self._changed:
+            while self._away_since is not None:
+                away_s = self._clock() - self._away_since
+                # After that a probe now and then goes through, so that a later job of this process may find it back.
+                if away_s > PATIENCE_S and self._clock() - self._probed_at < MOST_PAUSE_S:
+                    raise OutageError(self._root, f"did not answer for {away_s / 60:.0f} min")
+                if not self._is_probing:
+                    self._is_probing = True
+                    return True
+                self._changed.wait()
+            return False
+
+    def _end_probing(self, is_there: bool) -> None:
+        with self._changed:
+            self._is_probing = False
+            if is_there and self._away_since is not None:
+                logger.warning("%s is back after %.0f s", self._root, self._clock() - self._away_since)
+                self._away_since = None
+                self._failing.clear()
+            self._changed.notify_all()
+
+    def _ask_probe(self, uri: str) -> bool:
+        """Ask the store in one request whether it is there."""
+        self._probed_at = self._clock()
+        uri_to_read = self._good_uri or (uri if len(self._failing) >= MANY_OBJECTS else None)
+        try:
+            if uri_to_read is not None:
+                self._probe.read(uri_to_read)
+            else:
+                self._probe.list(uri)
+        except (StorageTimeout, UnavailableError):
+            return False
+        except AccessError:
+            return uri_to_read is None  # who may read and write need not be allowed to list
+        except MaskrcnnError:
+            pass
+        return True

@@ -1,0 +1,73 @@
+"""A file of a bucket as a seekable one, of which only the ranges that are read travel."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import obstore
+
+from maskrcnn.errors import IntegrityError
+from maskrcnn.storage.answers import bare_etag, check_length, named_errors
+from maskrcnn.storage.base import ObjectMeta
+from maskrcnn.storage.outages import StoreWatch
+
+
+class RangeReader(io.RawIOBase):
+    """Reads one version of an object.
+
+    Args:
+        client: of the bucket.
+        key: of the object.
+        meta: the version to read.
+        watch: makes the requests.
+    """
+
+    def __init__(self, client: Any, key: str, meta: ObjectMeta, watch: StoreWatch) -> None:
+        super().__init__()
+        self._client, self._key, self._meta, self._watch = client, key, meta, watch
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Say that it is."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that it is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; nothing travels."""
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._meta.size}[whence]
+        self._position = origin + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Give the position."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read a range.
+
+        Raises:
+            IntegrityError: the object has changed since it was opened, or the store sends another range.
+            StorageError: as the store answers.
+        """
+        begin, end = self._position, min(self._position + len(buffer), self._meta.size)
+        if end <= begin:
+            return 0
+        body = self._watch.ask(self._meta.uri, lambda: self._read(begin, end), reads=True)
+        buffer[: len(body)] = body
+        self._position = end
+        return len(body)
+
+    def _read(self, begin: int, end: int) -> bytes:
+        uri = self._meta.uri
+        with named_errors(uri):
+            # The client refuses an answer that is not the range: an error page with a 200, or the whole object.
+            answer = obstore.get(self._client, self._key, options={"range": (begin, end)})
+            found, body = bare_etag(answer.meta["e_tag"]), bytes(answer.bytes())
+        if found != self._meta.etag:
+            raise IntegrityError(uri, "it changed while it was being read")
+        check_length(uri, body, end - begin)
+        return body
