@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import ray
 import ray._private.ray_constants
+import ray._private.worker
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from maskrcnn.errors import ClusterError
 
@@ -39,6 +43,9 @@ LOCAL_RAY_ENVIRONMENT = {
     **KEEPALIVE_ENVIRONMENT,
 }
 
+
+VITAL_PROCESSES = ("raylet", "gcs_server")
+LOOK_AFTER_RAY_EVERY_S = 1.0
 
 _Args = ParamSpec("_Args")
 _Result = TypeVar("_Result")
@@ -140,6 +147,32 @@ def start_local_ray(**options: Any) -> None:
             logging_level=logging.ERROR,
             **options,
         )
+    _end_with_local_ray()
+
+
+def _end_with_local_ray() -> None:
+    """End this process, with one line, when its own Ray dies: calls then hang, or end it after a while without a word.
+
+    What Ray started ends with this process.
+    """
+    started = ray._private.worker._global_node.all_processes
+    vital = [(kind, process_info.process) for kind in VITAL_PROCESSES for process_info in started[kind]]
+
+    def watch() -> None:
+        while True:
+            time.sleep(LOOK_AFTER_RAY_EVERY_S)
+            dead = [kind for kind, process in vital if process.poll() is not None]
+            if not ray.is_initialized():  # asked last, since an orderly end begins with it
+                return
+            if dead:
+                logger.critical(
+                    "Ray has ended on this machine: its %s was killed, or crashed; what is written stays, and the same "
+                    "command goes on from there (a training with --resume)",
+                    " and ".join(dead),
+                )
+                os._exit(1)
+
+    threading.Thread(target=watch, name="ray-watch", daemon=True).start()
 
 
 def _asks_for_token() -> bool:
@@ -180,6 +213,11 @@ def _without_native_chatter() -> Iterator[None]:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def beside_driver() -> NodeAffinitySchedulingStrategy:
+    """Place an actor on the driver's node: what the driver must be able to ask lives as long as the driver does."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def nodes() -> list[dict[str, float]]:

@@ -20,6 +20,7 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
+from maskrcnn import cluster
 from maskrcnn.errors import BrokenDeviceError
 from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
@@ -42,7 +43,8 @@ def run_on_pool(
     Yields:
         One summary a part, in the order in which they are done.
     """
-    counter = _Counter.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    placed = _Counter.options(num_cpus=0, scheduling_strategy=cluster.beside_driver())  # type: ignore[attr-defined]
+    counter = placed.remote()
 
     def look() -> None:
         with suppress(ray.exceptions.RayError):  # a line late is no reason to stop

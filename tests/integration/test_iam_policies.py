@@ -45,12 +45,19 @@ class Account:
             aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
         )
 
-    def user(self, *policies: str) -> dict[str, str]:
-        """Make a user with exactly these policies, and give the environment of its jobs."""
+    def user(self, *policies: str, **more: str) -> dict[str, str]:
+        """Make a user with exactly these policies, and give the environment of its jobs.
+
+        Args:
+            policies: names of files.
+            more: whole policies.
+        """
         iam, name = self.client("iam", self.admin), f"user-{uuid.uuid4().hex[:8]}"
         iam.create_user(UserName=name)
         for policy in policies:
             iam.put_user_policy(UserName=name, PolicyName=policy, PolicyDocument=self.filled_in(policy))
+        for policy, document in more.items():
+            iam.put_user_policy(UserName=name, PolicyName=policy, PolicyDocument=document)
         return _environment(self.endpoint, iam.create_access_key(UserName=name)["AccessKey"])
 
     def filled_in(self, policy: str) -> str:
@@ -168,17 +175,36 @@ def test_a_large_upload_and_its_clean_up_need_no_more_than_the_labelling_policie
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=account.bucket)
 
 
-def test_the_training_policy_rotates_checkpoints_and_deletes_nothing_else(
-    account: Account, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_training_policy_rotates_checkpoints(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     output = f"s3://{account.bucket}/out/run"
-    be(monkeypatch, account.user("training"))
+    # Deletions are sent as lists. This server asks for the right to delete the bucket's name, S3 for the objects'.
+    servers_way = json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": {
+                "Effect": "Allow",
+                "Action": "s3:DeleteObject",
+                "Resource": f"arn:aws:s3:::{account.bucket}",
+            },
+        }
+    )
+    be(monkeypatch, account.user("training", servers_way=servers_way))
     for step in (1, 2, 3):
         save_checkpoint(output, TrainState(step=step), {"model.weight": torch.zeros(1)})
     prune_checkpoints(output, 1, TrainState(step=3))
     assert sorted(list_checkpoints(output)) == [3]
-    for name in ("training.json", "metrics.jsonl", "bundle/model.json"):
+
+
+def test_the_training_policy_deletes_and_writes_nothing_else(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, environment = f"s3://{account.bucket}/out/run", account.user("training")
+    be(monkeypatch, environment)
+    s3 = account.client("s3", environment)
+    for name in ("checkpoints/step-00000009/state.json", "training.json", "metrics.jsonl", "bundle/model.json"):
         storage.put(f"{output}/{name}", b"{}")
+    s3.delete_object(Bucket=account.bucket, Key="out/run/checkpoints/step-00000009/state.json")
+    for name in ("training.json", "metrics.jsonl", "bundle/model.json"):
+        with pytest.raises(s3.exceptions.ClientError, match="AccessDenied"):
+            s3.delete_object(Bucket=account.bucket, Key=f"out/run/{name}")
         with pytest.raises(AccessError):
             storage.delete(f"{output}/{name}")
         assert storage.read_bytes(f"{output}/{name}") == b"{}"
