@@ -155,7 +155,7 @@ def _end_with_local_ray() -> None:
 
     What Ray started ends with this process.
     """
-    started = ray._private.worker._global_node.all_processes
+    started = ray._private.worker._global_node.all_processes  # type: ignore[attr-defined]
     vital = [(kind, process_info.process) for kind in VITAL_PROCESSES for process_info in started[kind]]
 
     def watch() -> None:
