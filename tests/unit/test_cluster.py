@@ -44,6 +44,7 @@ def started(clean: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """How Ray was started, had it been."""
     calls: list[dict[str, object]] = []
     clean.setattr("ray.init", lambda **options: calls.append(options))
+    clean.setattr("maskrcnn.cluster._end_with_local_ray", lambda: None)
     return calls
 
 
