@@ -1,116 +1,65 @@
-"""Killed again and again, started twice at once: every image ends up in exactly one row."""
+"""Killed, and started twice at once: every image ends up in exactly one row. ``tests/faults`` does it again and again."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn import read_predictions
-from tests.conftest import PROJECT_ROOT
-from tests.integration.test_labelling_job import write_images
+from tests.faults import killers
+from tests.faults.folders import DiskFolder, count_by_image, read_rows
+from tests.faults.labelling import LabellingCommand, Reader, draw_jpegs
 
-NUM_KILLS = int(os.environ.get("NUM_KILLS", "10"))
-NUM_IMAGES = 48
 ROWS_PER_PART = 4
+BODIES = draw_jpegs(32)
 
 
-def predict_command(bundle: str, images: Path, output: Path) -> list[str]:
-    return [
-        sys.executable, "-m", "jobs.predict", "--bundle", bundle, "--images", str(images), "--output", str(output),
-        "--rows-per-part", str(ROWS_PER_PART), "--num-actors", "1",
-    ]  # fmt: skip
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[DiskFolder, DiskFolder]:
+    images = DiskFolder(tmp_path / "in")
+    images.write(BODIES)
+    return images, DiskFolder(tmp_path / "out")
 
 
-def start(command: list[str], log_path: Path) -> subprocess.Popen[bytes]:
-    with log_path.open("ab") as log:
-        return subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=log, stderr=log, start_new_session=True)
-
-
-class Reader(threading.Thread):
-    """Scans the table all the while, as a dashboard would, and notes what it could not read."""
-
-    def __init__(self, table: Path) -> None:
-        super().__init__(daemon=True)
-        self.table = table
-        self.faults: list[str] = []
-        self.num_scans = 0
-        self._stop_asked = threading.Event()
-
-    def run(self) -> None:
-        while not self._stop_asked.wait(0.05):
-            self.num_scans += 1
-            for path in self.table.rglob("*.parquet"):
-                try:
-                    rows = pq.read_table(path, columns=["image_uri", "status"], partitioning=None)
-                    if not 1 <= len(rows) <= ROWS_PER_PART:
-                        self.faults.append(f"{path.name} has {len(rows)} rows")
-                except Exception as error:
-                    self.faults.append(f"{path.name}: {error}")
-
-    def stop(self) -> None:
-        self._stop_asked.set()
-        self.join()
-
-
-def rows_by_image(output: Path) -> Counter[str]:
-    """Count rows straight from the files: nothing that could hide a double row."""
-    rows: Counter[str] = Counter()
-    for path in (output / "table").rglob("*.parquet"):
-        rows.update(pq.read_table(path, columns=["image_uri"], partitioning=None)["image_uri"].to_pylist())
-    return rows
-
-
-@pytest.mark.timeout(900)
-def test_a_driver_killed_at_random_moments_loses_and_doubles_nothing(tiny_bundle: str, tmp_path: Path) -> None:
-    images, output, log = write_images(tmp_path / "in", NUM_IMAGES), tmp_path / "out", tmp_path / "log"
-    expected = {str(path): 1 for path in images.iterdir()}
-    command = predict_command(tiny_bundle, images, output)
-    rng = random.Random(20261122)
-    (output / "table").mkdir(parents=True)
-    reader = Reader(output / "table")
-    reader.start()
-    progress = []
-    for _ in range(NUM_KILLS):
-        driver = start(command, log)
-        # From the middle of the imports to the middle of the parts.
-        deadline = time.monotonic() + rng.uniform(1, 14)
-        while time.monotonic() < deadline and driver.poll() is None:
+def test_a_driver_killed_in_the_middle_loses_and_doubles_nothing(
+    tiny_bundle: str, tmp_path: Path, folders: tuple[DiskFolder, DiskFolder]
+) -> None:
+    images, output = folders
+    slow = LabellingCommand(
+        tiny_bundle, images.uri, output.uri, tmp_path / "log", rows_per_part=ROWS_PER_PART, stub_s=0.2
+    )
+    with Reader(output, ROWS_PER_PART) as reader:
+        driver = slow.start()
+        while len(output.names("table/")) < 2:
+            assert driver.poll() is None, slow.last_words()
             time.sleep(0.02)
-        if driver.poll() is None:
-            os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-        progress.append(len(list((output / "table").rglob("*.parquet"))))
-    clean = start(command, log)
-    assert clean.wait(timeout=300) == 0, log.read_text()[-3000:]
-    reader.stop()
+        assert killers.kill_driver(driver)
+        num_made = len(output.names("table/"))
+        replace(slow, stub_s=None).finish()
+        killers.clear_away(driver)
     assert reader.faults == []
-    assert reader.num_scans > 50
-    assert rows_by_image(output) == expected
-    assert set(read_predictions(str(output))["status"].to_pylist()) == {"ok"}
-    assert (output / "complete" / "all.json").exists()
-    assert progress == sorted(progress), "a part was taken away"
-
-    again = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert again.returncode == 0
-    assert "nothing was left to do" in again.stdout
+    assert reader.scans_per_s >= 10
+    assert num_made < len(BODIES) / ROWS_PER_PART
+    assert count_by_image(read_rows(output), images) == dict.fromkeys(BODIES, 1)
+    assert set(read_predictions(output.uri)["status"].to_pylist()) == {"ok"}
+    assert output.names("complete/") == ["complete/all.json"]
+    slow.finish()
+    assert "nothing was left to do" in slow.last_words()
 
 
-@pytest.mark.timeout(600)
-def test_two_drivers_at_once_label_each_image_once(tiny_bundle: str, tmp_path: Path) -> None:
-    images, output, log = write_images(tmp_path / "in", NUM_IMAGES), tmp_path / "out", tmp_path / "log"
-    command = predict_command(tiny_bundle, images, output)
-    drivers = [start(command, log), start(command, log)]
-    assert [driver.wait(timeout=300) for driver in drivers] == [0, 0], log.read_text()[-3000:]
-    assert rows_by_image(output) == {str(path): 1 for path in images.iterdir()}
-    assert len(list((output / "plans").iterdir())) == 1
-    assert len(list((output / "runs").iterdir())) == 2
+def test_two_drivers_at_once_label_each_image_once(
+    tiny_bundle: str, tmp_path: Path, folders: tuple[DiskFolder, DiskFolder]
+) -> None:
+    images, output = folders
+    command = LabellingCommand(
+        tiny_bundle, images.uri, output.uri, tmp_path / "log", rows_per_part=ROWS_PER_PART, stub_s=None
+    )
+    drivers = [command.start(), command.start()]
+    for driver in drivers:
+        command.expect_done(driver)
+    assert count_by_image(read_rows(output), images) == dict.fromkeys(BODIES, 1)
+    assert len(output.names("plans/")) == 1
+    assert len(output.names("runs/")) == 2
