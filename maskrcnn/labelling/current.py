@@ -164,7 +164,7 @@ def _read_keys(part_uri: str) -> tuple[pa.Table, pa.Schema]:
     part_id = parse_part_id(part_uri)
     assert part_id is not None
     with _readable(part_uri), storage.open_input(part_uri) as file:
-        part = pq.ParquetFile(file)
+        part = pq.ParquetFile(file, page_checksum_verification=True)
         keys = part.read(columns=["image_uri", "etag", "attempt"])
         schema = part.schema_arrow.remove_metadata()
     return keys.append_column("plan", pa.array(np.full(len(keys), part_id.plan))), schema
@@ -173,7 +173,7 @@ def _read_keys(part_uri: str) -> tuple[pa.Table, pa.Schema]:
 def _part_batches(part_uri: str, schema: pa.Schema, batch_size: int) -> Iterator[tuple[int, pa.Table]]:
     """Read a part piece by piece; a part's masks alone can be hundreds of MB."""
     with _readable(part_uri), storage.open_input(part_uri) as file:
-        part = pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False)
+        part = pq.ParquetFile(file, buffer_size=READ_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
         names = [name for name in schema.names if name in part.schema_arrow.names]
         start = 0
         for batch in part.iter_batches(batch_size=batch_size, columns=names):

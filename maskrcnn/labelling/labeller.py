@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from maskrcnn import storage
-from maskrcnn.errors import BrokenDeviceError, ErrorKind, StorageError
+from maskrcnn.errors import BrokenDeviceError, ErrorKind, NoBucketError, OutageError, StorageError
 from maskrcnn.images import BadImage, read_header
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.labelling.stages import ByteBudget, StageSeconds, Turns
@@ -55,6 +55,8 @@ class _Loaded:
     image: DecodedImage | None = None
     failure: ImageResult | None = None
     num_bytes: int = 0
+    outage: StorageError | None = None
+    """The store as a whole is away, which is no result."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class Labeller:
             on_result: called once an image, from this thread.
 
         Raises:
-            BrokenDeviceError: the process must go. Whatever is raised, this labeller is of no use afterwards.
+            NoBucketError, OutageError: the store of some images is away, which no row may say of them.
+            BrokenDeviceError: the process must go. Whatever else is raised, this labeller is of no use afterwards.
         """
         self._raise_if_broken()
         seconds = seconds if seconds is not None else StageSeconds()
@@ -120,6 +123,7 @@ class Labeller:
         buckets: dict[tuple[int, int], list[_Loaded]] = {}
         num_done = num_predicting = 0
         num_loading = len(images)
+        outage: StorageError | None = None
 
         def finish(batch: list[_Loaded], outcomes: Sequence[ImageResult]) -> None:
             nonlocal num_done
@@ -160,6 +164,10 @@ class Labeller:
                     case _Predicted():
                         num_predicting -= 1
                         finish(event.batch, event.outcomes)
+                    case _Loaded(outage=StorageError()):
+                        num_loading -= 1
+                        num_done += 1
+                        outage = event.outage
                     case _Loaded(image=None):
                         num_loading -= 1
                         assert event.failure is not None
@@ -171,6 +179,8 @@ class Labeller:
                         bucket.append(event)
                         if len(bucket) == self._batch_size:
                             predict_largest_bucket()
+        if outage is not None:
+            raise outage
         return [result for result in results if result is not None]
 
     @contextmanager
@@ -222,6 +232,8 @@ class Labeller:
 
     def _decode(self, answer: ReadAnswer, seconds: StageSeconds) -> _Loaded:
         place, body = answer.place, answer.outcome
+        if isinstance(body, OutageError | NoBucketError):
+            return _Loaded(place, outage=body)
         if isinstance(body, StorageError):
             return _Loaded(place, failure=_failed(body.kind, body.reason))
         if isinstance(body, Exception):

@@ -16,7 +16,7 @@ import torch
 
 from maskrcnn import storage
 from maskrcnn.config import Device, MasksKept, Precision, SliceConfig, ThresholdConfig
-from maskrcnn.errors import BundleError, StorageError
+from maskrcnn.errors import BundleError, IntegrityError, StorageError
 from maskrcnn.labelling.labeller import Labeller, ListedImage
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PlannedPart
@@ -27,6 +27,8 @@ from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
 from maskrcnn.model.loading import load_predictor
 
 MAX_OPEN_PLANS = 4
+MOST_WRONG_PLANS = 2
+"""Bytes that were wrong on the wire are right the next time."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class PartMaker:
         *,
         keeps_spans: bool = False,
     ) -> None:
+        storage.expect_outages()  # the driver has reached these stores before it sent for workers
         self._on_progress = on_progress
         self._writer = PartWriter(settings, keeps_spans=keeps_spans)
         # One network an actor: its threads are the actor's CPUs; but Ray may be told of more CPUs than there are, and
@@ -187,14 +190,33 @@ class PartWriter:
         return _summary(part, keys, results, seconds, began_at)
 
     def read_keys(self, part: PlannedPart) -> pa.Table:
-        """Read a part's rows of its plan."""
+        """Read a part's rows of its plan.
+
+        Raises:
+            IntegrityError: when the plan's checksums are wrong, twice.
+            StorageError: as the store answers.
+        """
+        for num_tries in range(1, MOST_WRONG_PLANS + 1):
+            try:
+                return self._read_keys(part)
+            except (pa.ArrowException, OSError) as error:
+                if num_tries == MOST_WRONG_PLANS:
+                    raise IntegrityError(self._output.plan_uri(part.id.plan), str(error)) from error
+        raise AssertionError
+
+    def _read_keys(self, part: PlannedPart) -> pa.Table:
         number = part.id.plan
         with self._plans_lock:
             if number not in self._open_plans:
-                self._open_plans[number] = pq.ParquetFile(storage.open_input(self._output.plan_uri(number)))
+                file = storage.open_input(self._output.plan_uri(number))
+                self._open_plans[number] = pq.ParquetFile(file, page_checksum_verification=True)
                 if len(self._open_plans) > MAX_OPEN_PLANS:
                     self._open_plans.popitem(last=False)[1].close(force=True)
-            return self._open_plans[number].read_row_group(part.id.part)
+            try:
+                return self._open_plans[number].read_row_group(part.id.part)
+            except BaseException:
+                del self._open_plans[number]  # its footer may be what is wrong
+                raise
 
 
 def _summary(

@@ -117,7 +117,7 @@ class Output:
 
     def _read_planned(self, parts: list[PlannedPart]) -> Records:
         with storage.open_input(self.plan_uri(parts[0].id.plan)) as file:
-            plan_file = pq.ParquetFile(file)
+            plan_file = pq.ParquetFile(file, page_checksum_verification=True)
             digested = [
                 digest_attempts(plan_file.read_row_groups([part.id.part for part in some], list(PLANNED_COLUMNS)))
                 for some in _slices(parts, ROWS_AT_ONCE)
@@ -221,8 +221,10 @@ def plan_to_parquet(rows: pa.Table, header: PlanHeader) -> bytes:
     metadata = {**(rows.schema.metadata or {}), _HEADER_KEY: json.dumps(text).encode()}
     rows = rows.replace_schema_metadata(metadata)
     sink = io.BytesIO()
-    # Statistics would only swell the footer, which every planner reads.
-    with pq.ParquetWriter(sink, rows.schema, compression="zstd", write_statistics=False) as writer:
+    # Statistics would only swell the footer, which every planner reads. Checksums, because large plans are read by
+    # ranges, of which no store sends any.
+    options = {"compression": "zstd", "write_statistics": False, "write_page_checksum": True}
+    with pq.ParquetWriter(sink, rows.schema, **options) as writer:
         start = 0
         for part in header.parts(0):
             writer.write_table(rows.slice(start, part.num_images), row_group_size=part.num_images)
@@ -255,7 +257,8 @@ def _slices(parts: list[PlannedPart], num_images: int) -> Iterator[list[PlannedP
 def _read_failed(part_uri: str, kinds: Collection[str]) -> Records:
     try:
         with storage.open_input(part_uri) as file:
-            rows = pq.ParquetFile(file).read(columns=[*PLANNED_COLUMNS, "error_kind"])
+            part = pq.ParquetFile(file, page_checksum_verification=True)
+            rows = part.read(columns=[*PLANNED_COLUMNS, "error_kind"])
     except NotFoundError:  # marked, and its worker died before the part was put
         return np.zeros(0, RECORD)
     return digest_attempts(rows.filter(pc.is_in(rows["error_kind"], value_set=pa.array(list(kinds), pa.string()))))

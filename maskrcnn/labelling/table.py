@@ -71,7 +71,7 @@ def build_part(keys: pa.Table, results: Sequence[ImageResult], stamp: RunStamp) 
 def part_to_parquet(rows: pa.Table) -> bytes:
     """Give a part as Parquet that every common engine reads: zstd, no engine's own types."""
     sink = io.BytesIO()
-    pq.write_table(rows.replace_schema_metadata(None), sink, compression="zstd")
+    pq.write_table(rows.replace_schema_metadata(None), sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 

@@ -95,16 +95,14 @@ def check_is_stores_own(uri: str, etag: str | None) -> None:
         raise UnavailableError(uri, "the answer has no ETag: it is an error page, not the object")
 
 
-def check_length(uri: str, body: bytes, size: int) -> None:
-    """Refuse a body of another length than the store says.
+def check_length(uri: str, body: bytes, size: int, source: str) -> None:
+    """Refuse a body of another length than it should have, as the source says.
 
     Raises:
         IntegrityError: it is shorter or longer.
     """
     if len(body) != size:
-        raise IntegrityError(
-            uri, f"the body has {len(body)} bytes, the store says {size}; it starts with {body[:20]!r}"
-        )
+        raise IntegrityError(uri, f"the body has {len(body)} bytes, {source} says {size}; it starts with {body[:20]!r}")
 
 
 def bare_etag(etag: str | None) -> str:

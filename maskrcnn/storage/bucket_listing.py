@@ -25,8 +25,6 @@ def list_chunks(client: Any, watch: StoreWatch, key: str, uri: str) -> Iterator[
     Yields:
         The client's record batches: path, size, e_tag, last_modified and more.
     """
-    import pyarrow as pa
-
     pages = _Pages(client, key, uri)
     num_ends = 0
     while num_ends < 2:
@@ -35,7 +33,7 @@ def list_chunks(client: Any, watch: StoreWatch, key: str, uri: str) -> Iterator[
             num_ends += 1
             continue
         num_ends = 0
-        yield pa.record_batch(chunk)
+        yield chunk
 
 
 class _Pages:
@@ -46,8 +44,10 @@ class _Pages:
         self._stream: Any = None
         self._last_path: str | None = None
 
-    def next(self) -> Any | None:
+    def next(self) -> pyarrow.RecordBatch | None:
         """Give the next chunk; None at the end, after which asking again lists once more behind the last key."""
+        import pyarrow as pa
+
         if self._stream is None:
             self._stream = obstore.list(
                 self._client,
@@ -62,8 +62,9 @@ class _Pages:
         except BaseException:
             self._stream = None
             raise
-        if chunk is None or len(chunk) == 0:
+        batch = None if chunk is None else pa.record_batch(chunk)
+        if not batch:
             self._stream = None
             return None
-        self._last_path = chunk["path"][-1].as_py()
-        return chunk
+        self._last_path = batch["path"][-1].as_py()
+        return batch

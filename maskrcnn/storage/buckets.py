@@ -39,9 +39,10 @@ def connect(root: str, deadlines: Deadlines, *, num_retries: int = 0) -> Any:
     """
     options: dict[str, Any] = {
         "client_options": {"timeout": f"{deadlines.whole_s}s", "connect_timeout": f"{CONNECT_DEADLINE_S}s"},
+        # The client's requests keep their first signature, which no store takes for much longer.
         "retry_config": {
             "max_retries": num_retries,
-            "retry_timeout": timedelta(seconds=num_retries * deadlines.whole_s),
+            "retry_timeout": timedelta(minutes=5),
         },
     }
     if deadlines.idle_s is not None:

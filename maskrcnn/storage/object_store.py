@@ -76,7 +76,10 @@ class ObjectStore:
         check_is_stores_own(uri, found)
         if etag and found != etag:
             raise NotFoundError(uri, "the object changed since it was listed; the next run plans the new one")
-        check_length(uri, body, answer.meta["size"] if size is None else size)
+        if size is None:
+            check_length(uri, body, answer.meta["size"], "the header")
+        else:
+            check_length(uri, body, size, "the listing")
         self._check_md5(uri, body, etag or found)
         return body
 

@@ -80,6 +80,7 @@ class StoreWatch:
         """Since the last object that could be read."""
         self._away_since: float | None = None
         self._probed_at = 0.0
+        self._num_probes = 0
         self._is_probing = False
 
     def ask(
@@ -102,8 +103,6 @@ class StoreWatch:
             self._wait_until_there(uri)
             try:
                 answer = try_several(request, tries, sleep=self._sleep, clock=self._clock)
-            except OutageError:
-                raise
             except (StorageTimeout, UnavailableError) as error:
                 if not self._is_away(uri, error):
                     raise
@@ -187,7 +186,11 @@ class StoreWatch:
     def _ask_probe(self, uri: str) -> bool:
         """Ask the store in one request whether it is there."""
         self._probed_at = self._clock()
+        self._num_probes += 1
         uri_to_read = self._good_uri or (uri if len(self._failing) >= MANY_OBJECTS else None)
+        # An object that was good may be bad by now: in an outage the one that waits is asked for in turn.
+        if self._away_since is not None and uri_to_read is not None and self._num_probes % 2:
+            uri_to_read = uri
         try:
             if uri_to_read is not None:
                 self._probe.read(uri_to_read)

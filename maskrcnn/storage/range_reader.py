@@ -69,5 +69,5 @@ class RangeReader(io.RawIOBase):
             found, body = bare_etag(answer.meta["e_tag"]), bytes(answer.bytes())
         if found != self._meta.etag:
             raise IntegrityError(uri, "it changed while it was being read")
-        check_length(uri, body, end - begin)
+        check_length(uri, body, end - begin, "the range")
         return body

@@ -103,11 +103,9 @@ def abort_unfinished(uri: str) -> None:
     try:
         client = boto3.client("s3", region_name=os.environ.get("AWS_REGION"))
         pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
-        upload_ids = [
-            upload["UploadId"] for page in pages for upload in page.get("Uploads", []) if upload["Key"] == key
-        ]
-        for upload_id in upload_ids:
-            client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+        uploads = [upload for page in pages for upload in page.get("Uploads", []) if upload["Key"] == key]
+        for upload in uploads:
+            client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload["UploadId"])
     except (BotoCoreError, ClientError) as error:
         logger.warning(
             "unfinished uploads to %s could not be looked for (%s); give the bucket a lifecycle rule "

@@ -13,7 +13,7 @@ import pytest
 
 from maskrcnn import storage
 from maskrcnn.errors import ExistsError, NotFoundError, UnavailableError
-from maskrcnn.storage import PutAnswer, object_store
+from maskrcnn.storage import PutAnswer, object_store, uploads
 from tests.conftest import s3_client
 
 
@@ -27,8 +27,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
             refuse_unnamed_files(monkeypatch)
         return str(tmp_path)
     if kind == "s3 in parts":
-        monkeypatch.setattr(object_store, "SINGLE_PUT_BYTES", 1000)
-        monkeypatch.setattr(object_store, "UPLOAD_PART_BYTES", 5 << 20)
+        monkeypatch.setattr(uploads, "SINGLE_PUT_BYTES", 1000)
+        monkeypatch.setattr(uploads, "UPLOAD_PART_BYTES", 5 << 20)
     bucket: str = request.getfixturevalue("bucket")
     return bucket
 

@@ -1,0 +1,121 @@
+"""Of bodies with a flipped bit, or shortened with a Content-Length that agrees, none is taken for the object."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from maskrcnn import storage
+from maskrcnn.config import ThresholdConfig
+from maskrcnn.errors import IntegrityError
+from maskrcnn.labelling.maker import MakerSettings, PartWriter
+from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.plan import PartId, PlannedPart
+from maskrcnn.storage import object_store
+from tests.faults.figures import record
+from tests.faults.proxy import Fault, FaultProxy, Rule
+from tests.faults.scale import scale
+
+NUM_WRONG = scale(500, 10_000)
+NUM_OBJECTS = 100
+ROWS_PER_PART = 2000
+
+
+@pytest.fixture
+def proxy(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    with FaultProxy(int(os.environ["AWS_ENDPOINT_URL"].rsplit(":", 1)[1]), seed=20261126) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+@pytest.mark.timeout(3600)
+def test_no_wrong_body_is_accepted(proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = {f"{bucket}/{place:03d}.jpg": os.urandom(200 + place * 50) for place in range(NUM_OBJECTS)}
+    for uri, body in bodies.items():
+        storage.put(uri, body)
+    listed = [storage.stat(uri) for uri in bodies]
+    rules = [proxy.add(Rule(fault, key=r"\.jpg", rate=0.4)) for fault in (Fault.FLIPPED_BIT, Fault.SHORT_BODY)]
+    num_read = num_refused = num_accepted = 0
+    while sum(rule.num_applied for rule in rules) < NUM_WRONG:
+        for answer in storage.read_objects(listed, max_in_flight=16):
+            if isinstance(answer.outcome, IntegrityError):
+                num_refused += 1
+                continue
+            assert isinstance(answer.outcome, bytes)
+            num_read += 1
+            num_accepted += answer.outcome != bodies[listed[answer.place].uri]
+        with ThreadPoolExecutor(16) as threads:
+            for uri, body in zip(bodies, threads.map(_read_or_none, bodies), strict=True):
+                num_accepted += body is not None and body != bodies[uri]
+    assert num_accepted == 0
+    assert num_read > 0
+    assert num_refused > 0
+    record("wrong-bytes", wrong=sum(rule.num_applied for rule in rules), refused=num_refused, accepted=num_accepted)
+
+
+def _read_or_none(uri: str) -> bytes | None:
+    try:
+        return storage.read_bytes(uri)
+    except IntegrityError:
+        return None
+
+
+@pytest.mark.timeout(3600)
+def test_no_wrong_key_is_read_from_a_plan(proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large plans are read by ranges, which have no MD5: their pages have checksums."""
+    monkeypatch.setattr(object_store, "WHOLE_BELOW_BYTES", 0)
+    output = Output(bucket)
+    num_parts = 20
+    names = [f"{bucket}/in/{place:06d}-{os.urandom(8).hex()}.jpg" for place in range(num_parts * ROWS_PER_PART)]
+    rows = pa.table(
+        {
+            "part": pa.array(np.repeat(np.arange(num_parts), ROWS_PER_PART), pa.int32()),
+            "image_uri": names,
+            "etag": [os.urandom(16).hex() for _ in names],
+            "size": pa.array(np.arange(len(names)), pa.int64()),
+            "attempt": pa.array(np.ones(len(names)), pa.int16()),
+            "date": pa.nulls(len(names), pa.string()),
+        }
+    )
+    output.put_plan(1, rows, PlanHeader("token", {}, ROWS_PER_PART, num_rows_by_date(rows)))
+    uri = output.plan_uri(1)
+    whole = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+    rule = proxy.add(Rule(Fault.FLIPPED_BIT, key="plans", rate=0.4))
+    num_read = num_accepted = 0
+    while rule.num_applied < NUM_WRONG // 5:
+        for part in range(num_parts):
+            try:
+                found = PartWriter(_settings(bucket)).read_keys(PlannedPart(PartId(1, part), None, ROWS_PER_PART))
+            except IntegrityError:
+                continue
+            num_read += 1
+            num_accepted += not found.equals(whole.slice(part * ROWS_PER_PART, ROWS_PER_PART))
+    assert num_accepted == 0
+    assert num_read > 0
+    record("wrong-bytes-in-plans", wrong=rule.num_applied, accepted=num_accepted)
+
+
+def _settings(output_uri: str) -> MakerSettings:
+    return MakerSettings(
+        bundle_uri="",
+        bundle_sha256="",
+        output_uri=output_uri,
+        run_id="run",
+        thresholds=ThresholdConfig(),
+        mask_nms=None,
+        slicing=None,
+        category_names={},
+        device="cpu",
+        precision="fp32",
+        batch_size=1,
+        masks="full",
+        max_pixels=1,
+        num_threads=1,
+    )
