@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import ray
 import ray._private.ray_constants
 import ray._private.worker
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from maskrcnn.errors import ClusterError
@@ -85,7 +86,7 @@ def connect() -> None:
             _join()
         else:
             start_local_ray()
-    except (ConnectionError, RuntimeError) as error:
+    except (ConnectionError, RuntimeError, ray.exceptions.AuthenticationError) as error:
         reason = str(error).splitlines()[0]
         raise ClusterError("Ray", f"could not be reached or started: {reason}", address or "this machine") from error
 
@@ -155,14 +156,15 @@ def _end_with_local_ray() -> None:
 
     What Ray started ends with this process.
     """
-    started = ray._private.worker._global_node.all_processes  # type: ignore[attr-defined]
-    vital = [(kind, process_info.process) for kind in VITAL_PROCESSES for process_info in started[kind]]
+    node: Any = ray._private.worker._global_node
+    vital = [(kind, info.process) for kind in VITAL_PROCESSES for info in node.all_processes[kind]]
 
     def watch() -> None:
         while True:
             time.sleep(LOOK_AFTER_RAY_EVERY_S)
             dead = [kind for kind, process in vital if process.poll() is not None]
-            if not ray.is_initialized():  # asked last, since an orderly end begins with it
+            # Asked last, since an orderly end begins with leaving.
+            if not ray.is_initialized() or ray._private.worker._global_node is not node:
                 return
             if dead:
                 logger.critical(

@@ -121,6 +121,20 @@ def test_joining_a_cluster_that_is_open_to_others_is_told_with_what_to_do(
         assert "\n" not in line
 
 
+def test_a_cluster_that_asks_for_a_token_we_lack_is_told_in_one_line(clean: pytest.MonkeyPatch) -> None:
+    import ray.exceptions
+
+    def refuse(**_: object) -> None:
+        raise ray.exceptions.AuthenticationError("no authentication token was found\nhow to get one")
+
+    clean.setenv("RAY_ADDRESS", "10.0.0.7:6379")
+    clean.setattr("ray.init", refuse)
+    with pytest.raises(ClusterError) as caught:
+        cluster.connect()
+    assert "\n" not in str(caught.value)
+    assert "no authentication token was found" in str(caught.value)
+
+
 def test_nodes_that_are_gone_or_on_loopback_are_no_way_in() -> None:
     places = {"a.head": True, "10.0.0.1": True, "10.0.0.2": False, "127.0.0.5": True, "localhost": True}
     nodes = [{"NodeManagerAddress": place, "Alive": is_up} for place, is_up in places.items()]
