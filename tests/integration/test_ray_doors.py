@@ -6,11 +6,12 @@ import ipaddress
 import os
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_exactly_once import predict_command
+from tests.conftest import PROJECT_ROOT
 from tests.integration.test_labelling_job import write_images
 
 _LISTENING = "0A"
@@ -108,9 +109,14 @@ def run_in_home(bundle: str, tmp_path: Path, **variables: str) -> tuple[subproce
     home = tmp_path / "home"
     home.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = predict_command(bundle, write_images(tmp_path / "in", 2), tmp_path / "out")
+    images = write_images(tmp_path / "in", 2)
+    command = [
+        sys.executable, "-m", "jobs.predict", "--bundle", bundle, "--images", str(images),
+        "--output", str(tmp_path / "out"), "--num-actors", "1",
+    ]  # fmt: skip
     run = subprocess.run(
         command,
+        cwd=PROJECT_ROOT,
         env={**environment, "HOME": str(home), **variables},
         capture_output=True,
         text=True,
