@@ -90,7 +90,9 @@ def test_every_process_of_a_local_ray_listens_on_loopback_only(local_ray: None) 
     worker = ray.get(where_this_worker_is.remote())
     assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
     found = listening_addresses(descendants(os.getpid()))
-    assert {os.getpid(), worker} <= found.keys(), "Ray's drivers and workers listen"
+    node = ray._private.worker._global_node
+    servers = {node.all_processes[kind][0].process.pid for kind in ("raylet", "gcs_server")}
+    assert {worker, *servers} <= found.keys(), "they do listen"
     open_to_others = {pid: places for pid, places in found.items() if not all(each.is_loopback for each in places)}
     assert open_to_others == {}
 
