@@ -57,9 +57,9 @@ def build_obstore() -> Way:
     import obstore
 
     from maskrcnn.storage.buckets import connect
-    from maskrcnn.storage.object_store import READ_DEADLINE_S
+    from maskrcnn.storage.object_store import READ_DEADLINES
 
-    store = connect(f"s3://{BUCKET}", READ_DEADLINE_S)
+    store = connect(f"s3://{BUCKET}", READ_DEADLINES)
 
     def read(one: storage.ObjectMeta) -> int:
         return len(obstore.get(store, _key(one)).bytes())

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READ_DEADLINES = Deadlines(idle_s=9, whole_s=60)
+READ_DEADLINES = Deadlines(idle_s=9, whole_s=120)
 """An object that does not answer is asked twice, and is a row within 30 s; one that comes slowly but surely is read."""
+LARGE_READ_DEADLINES = Deadlines(idle_s=9, whole_s=1800)
+"""Of bundles and checkpoints, which are read whole."""
 PROBE_DEADLINES = Deadlines(idle_s=5, whole_s=5)
 WRITE_DEADLINES = Deadlines(idle_s=None, whole_s=120)
 READ_AHEAD_BYTES = 1 << 20
@@ -55,6 +57,7 @@ class ObjectStore:
         self._root = root
         # A part takes longer to write than any image to read, so each has its own deadline.
         self._reads = connect(root, READ_DEADLINES)
+        self._large_reads = connect(root, LARGE_READ_DEADLINES)
         self._writes = connect(root, WRITE_DEADLINES)
         self._parts = connect(root, WRITE_DEADLINES, num_retries=WRITE_TRIES.most)
         self._watch = StoreWatch(root, _BucketProbe(root, connect(root, PROBE_DEADLINES)))
@@ -62,15 +65,15 @@ class ObjectStore:
 
     def read(self, uri: str) -> bytes:
         """GET a whole object, checked against the answer's own headers."""
-        return self._watch.ask(uri, lambda: self._get(uri, None, None), reads=True)
+        return self._watch.ask(uri, lambda: self._get(self._large_reads, uri, None, None), reads=True)
 
     def read_version(self, uri: str, etag: str, size: int) -> bytes:
         """GET the listed version; a body that disagrees with the listing is fetched once more before it is refused."""
-        return self._watch.ask(uri, lambda: self._get(uri, etag, size), reads=True)
+        return self._watch.ask(uri, lambda: self._get(self._reads, uri, etag, size), reads=True)
 
-    def _get(self, uri: str, etag: str | None, size: int | None) -> bytes:
+    def _get(self, client: Any, uri: str, etag: str | None, size: int | None) -> bytes:
         with named_errors(uri):
-            answer = obstore.get(self._reads, self._key(uri))
+            answer = obstore.get(client, self._key(uri))
             found = bare_etag(answer.meta["e_tag"])
             body = bytes(answer.bytes())
         check_is_stores_own(uri, found)

@@ -1,13 +1,13 @@
-"""Every other fsspec URL. What a store cannot promise (an atomic create), the log says."""
+"""Every other fsspec URL, as https. What a store cannot promise (an atomic create), the log says."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, TypeVar
 
 import fsspec
 
@@ -17,10 +17,13 @@ from maskrcnn.errors import (
     InputError,
     IntegrityError,
     NotFoundError,
+    StorageError,
     StorageTimeout,
     UnavailableError,
 )
 from maskrcnn.storage.base import EXISTS, ObjectMeta, PutAnswer, listing_batch, short_reason
+from maskrcnn.storage.outages import StoreWatch
+from maskrcnn.storage.retries import READ_TRIES, WRITE_TRIES, Tries
 
 if TYPE_CHECKING:
     import pyarrow
@@ -28,6 +31,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LISTING_BATCH_SIZE = 10_000
+IDLE_S, WHOLE_S = 9, 60
+"""How long a request over HTTP may take without a byte, and as a whole."""
+
+_ABSENT = {404, 410}
+_DENIED = {401, 403, 407}
+_WORTH_A_RETRY = {408, 429}
+
+_Answer = TypeVar("_Answer")
 
 
 class FsspecStore:
@@ -36,15 +47,24 @@ class FsspecStore:
     def __init__(self, root: str) -> None:
         self._scheme = root.split("://", 1)[0]
         try:
-            self._fs: Any = fsspec.core.url_to_fs(root)[0]
+            self._fs: Any = fsspec.core.url_to_fs(root, **_options(self._scheme))[0]
         except (ImportError, ValueError) as error:
             raise InputError(root, f"cannot be opened: {error}") from error
         self._has_warned = False
+        self._watch = StoreWatch(root, _FsspecProbe(self._fs))
+
+    def _ask(
+        self, uri: str, request: Callable[[], _Answer], tries: Tries = READ_TRIES, *, reads: bool = False
+    ) -> _Answer:
+        def named() -> _Answer:
+            with _named_errors(uri):
+                return request()
+
+        return self._watch.ask(uri, named, tries, reads=reads)
 
     def read(self, uri: str) -> bytes:
         """Read a whole object."""
-        with _named_errors(uri):
-            return bytes(self._fs.cat_file(uri))
+        return self._ask(uri, lambda: bytes(self._fs.cat_file(uri)), reads=True)
 
     def read_version(self, uri: str, etag: str, size: int) -> bytes:
         """Read an object that must still be the one that was listed."""
@@ -57,9 +77,8 @@ class FsspecStore:
 
     def open_input(self, uri: str) -> BinaryIO:
         """Open an object for reading."""
-        with _named_errors(uri):
-            file: BinaryIO = self._fs.open(uri, "rb")
-            return file
+        file: BinaryIO = self._ask(uri, lambda: self._fs.open(uri, "rb"))
+        return file
 
     @contextmanager
     def open_output(self, uri: str) -> Iterator[BinaryIO]:
@@ -71,18 +90,16 @@ class FsspecStore:
             body.flush()
             if self.exists(uri):
                 raise ExistsError(uri, EXISTS)
-            with _named_errors(uri):
-                self._make_folder(uri)
-                self._fs.put_file(body.name, uri)
+            self._make_folder(uri)
+            self._ask(uri, lambda: self._fs.put_file(body.name, uri), WRITE_TRIES)
 
     def _make_folder(self, uri: str) -> None:
-        self._fs.makedirs(uri.rsplit("/", 1)[0], exist_ok=True)
+        self._ask(uri, lambda: self._fs.makedirs(uri.rsplit("/", 1)[0], exist_ok=True), WRITE_TRIES)
 
     def put(self, uri: str, body: bytes) -> None:
         """Write, replacing."""
-        with _named_errors(uri):
-            self._make_folder(uri)
-            self._fs.pipe_file(uri, body)
+        self._make_folder(uri)
+        self._ask(uri, lambda: self._fs.pipe_file(uri, body), WRITE_TRIES)
 
     def put_if_absent(self, uri: str, body: bytes) -> PutAnswer:
         """Check, then write: not atomic, which the log says once."""
@@ -96,23 +113,20 @@ class FsspecStore:
 
     def delete(self, uri: str) -> None:
         """Delete an object."""
-        with suppress(NotFoundError), _named_errors(uri):
-            self._fs.rm_file(uri)
+        with suppress(NotFoundError):
+            self._ask(uri, lambda: self._fs.rm_file(uri), WRITE_TRIES)
 
     def exists(self, uri: str) -> bool:
         """Say whether an object is there."""
-        with _named_errors(uri):
-            return bool(self._fs.isfile(uri))
+        return self._ask(uri, lambda: bool(self._fs.isfile(uri)))
 
     def stat(self, uri: str) -> ObjectMeta:
         """Give an object's etag, size and time."""
-        with _named_errors(uri):
-            return self._meta(uri, self._fs.info(uri))
+        return self._meta(uri, self._ask(uri, lambda: self._fs.info(uri), reads=True))
 
     def list_batches(self, uri: str) -> Iterator[pyarrow.RecordBatch]:
         """Find everything under a folder."""
-        with _named_errors(uri):
-            found: dict[str, dict[str, Any]] = self._fs.find(uri, detail=True)
+        found: dict[str, dict[str, Any]] = self._ask(uri, lambda: self._fs.find(uri, detail=True))
         # Not unstrip_protocol: its spelling of a URI differs from the user's in some file systems.
         folder = str(self._fs._strip_protocol(uri))
         metas = [
@@ -132,15 +146,67 @@ class FsspecStore:
         return ObjectMeta(uri, tag.strip('"') or f"{size}-{int(modified_s * 1e9)}", size, modified_s)
 
 
+def _options(scheme: str) -> dict[str, Any]:
+    if scheme not in ("http", "https"):
+        return {}
+    import aiohttp
+
+    # fsspec itself waits for five minutes.
+    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=WHOLE_S, sock_connect=IDLE_S, sock_read=IDLE_S)}}
+
+
+class _FsspecProbe:
+    """Asks whether a store is there."""
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+
+    def read(self, uri: str) -> None:
+        """Ask for an object's description, which is a request everywhere."""
+        with _named_errors(uri):
+            self._fs.info(uri)
+
+    def list(self, uri: str) -> None:
+        """Ask for the same: few of these stores list."""
+        self.read(uri)
+
+
 @contextmanager
 def _named_errors(uri: str) -> Iterator[None]:
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise NotFoundError(uri, short_reason(error)) from error
-    except PermissionError as error:
-        raise AccessError(uri, short_reason(error)) from error
-    except TimeoutError as error:
-        raise StorageTimeout(uri, short_reason(error)) from error
-    except OSError as error:
-        raise UnavailableError(uri, short_reason(error)) from error
+    except Exception as error:
+        named = _named(uri, error)
+        if named is None:
+            raise
+        raise named from error
+
+
+def _named(uri: str, error: BaseException) -> StorageError | None:
+    """Give an error its name here; None for what is no failure of a store."""
+    cause, reason = error.__cause__, short_reason(error)
+    if isinstance(error, FileNotFoundError) and (_is_of_http(cause) or isinstance(cause, TimeoutError)):
+        return _named(uri, cause)  # fsspec says that nothing is there, whatever the server said
+    if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
+        return NotFoundError(uri, reason)
+    if isinstance(error, PermissionError):
+        return AccessError(uri, reason)
+    if isinstance(error, TimeoutError):
+        return StorageTimeout(uri, reason)
+    if _is_of_http(error):
+        return _named_by_status(uri, getattr(error, "status", 500), reason)
+    return UnavailableError(uri, reason) if isinstance(error, OSError) else None
+
+
+def _is_of_http(error: BaseException | None) -> TypeGuard[BaseException]:
+    return type(error).__module__.startswith("aiohttp")  # which need not be installed
+
+
+def _named_by_status(uri: str, status: int, reason: str) -> StorageError:
+    if status in _ABSENT:
+        return NotFoundError(uri, reason)
+    if status in _DENIED:
+        return AccessError(uri, reason)
+    if status < 500 and status not in _WORTH_A_RETRY:
+        return StorageError(uri, reason)
+    return UnavailableError(uri, reason)

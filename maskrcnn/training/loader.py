@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader
 
+from maskrcnn import storage
 from maskrcnn.training.sampler import ShareSampler, StepOrder
 from maskrcnn.training.samples import CocoSamples, Sample, keep_samples
 
@@ -45,11 +46,12 @@ def load_shares(
         collate_fn=keep_samples,
         pin_memory=pins_memory,
         prefetch_factor=PREFETCHED_STEPS if num_workers else None,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=_set_up_process,
     )
     return iter(loader)
 
 
-def _use_one_thread(_: int) -> None:
-    """Of a loader's process: there are as many of them as are wanted to decode at once."""
+def _set_up_process(_: int) -> None:
+    """Make a loader's process one of many: on one thread, and patient, since others have reached these stores."""
     torch.set_num_threads(1)
+    storage.expect_outages()

@@ -89,7 +89,8 @@ def _kill(
         num_killed = killers.kill_found(driver, killers.RAYLET)
         driver.wait(timeout=DEATH_IS_NOTICED_S)
         return num_killed
-    _wait_for_a_part(driver, command, output)
+    killers.wait_for(driver, killers.POOL_WORKER)
+    _wait_for_a_part(driver, command, output)  # perhaps by a worker that has outlived its driver
     time.sleep(rng.uniform(0, 2))
     num_killed = killers.kill_found(driver, killers.POOL_WORKER)
     _wait_for_a_part(driver, command, output)  # the job goes on by itself

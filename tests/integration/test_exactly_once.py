@@ -1,4 +1,4 @@
-"""Killed, and started twice at once: every image ends up in exactly one row. ``tests/faults`` does it again and again."""
+"""Killed, or started twice at once: every image ends up in exactly one row. ``tests/faults`` has much more of it."""
 
 from __future__ import annotations
 

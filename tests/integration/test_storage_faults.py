@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from maskrcnn import storage
-from maskrcnn.errors import AccessError, IntegrityError, NoBucketError, StorageTimeout, UnavailableError
+from maskrcnn.errors import AccessError, IntegrityError, NoBucketError, NotFoundError, StorageTimeout, UnavailableError
 from maskrcnn.storage import PutAnswer, object_store, uploads
 from maskrcnn.storage.buckets import Deadlines
 from tests.conftest import s3_client
@@ -178,3 +178,19 @@ def test_a_refusal_says_what_to_do() -> None:
         with pytest.raises(AccessError, match=words) as caught, named_errors("s3://b/k"):
             raise error
         assert "Signature" not in str(caught.value)
+
+
+def test_images_over_plain_http_are_no_worse_off(proxy: FaultProxy, bucket: str) -> None:
+    client, name = s3_client(), bucket.removeprefix("s3://")
+    client.put_bucket_acl(Bucket=name, ACL="public-read")
+    client.put_object(Bucket=name, Key="a.jpg", Body=b"body", ACL="public-read")
+    uri = f"{proxy.endpoint}/{bucket.removeprefix('s3://')}/a.jpg"
+    meta = storage.stat(uri)
+    for fault in (Fault.SLOW_DOWN, Fault.RESET_BEFORE, Fault.CLOSE_IN_BODY):
+        proxy.add(Rule(fault, key="a.jpg", times=1))
+        assert storage.read_object(uri, meta.etag, meta.size) == b"body"
+    proxy.add(Rule(Fault.SLOW_DOWN, method=None, key="bad.jpg"))
+    with pytest.raises(UnavailableError, match="503"):
+        storage.stat(uri.replace("a.jpg", "bad.jpg"))
+    with pytest.raises(NotFoundError):
+        storage.stat(uri.replace("a.jpg", "absent.jpg"))
