@@ -27,6 +27,7 @@ from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.progress import Progress, watched
+from maskrcnn.redacted_output import redact_output
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class _PoolWorker:
     """The UDF of the actor pool: a PartMaker, fed a part a call; a second call may come while the first one runs."""
 
     def __init__(self, settings: MakerSettings, counter: Any) -> None:
+        redact_output()
         counter.register.remote(ray.get_runtime_context().current_actor)
         self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
 
@@ -104,6 +106,7 @@ class _LoneWorker:
     """Labels single images; its process may die of one."""
 
     def __init__(self, settings: MakerSettings) -> None:
+        redact_output()
         self._maker = PartMaker(settings)
 
     def label_one(self, part: PlannedPart, place: int) -> ImageResult:

@@ -24,6 +24,7 @@ from maskrcnn import storage
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig, config_from_dict, to_json_dict
 from maskrcnn.errors import BundleError, InputError, NotFoundError
 from maskrcnn.model.network import build_network
+from maskrcnn.redaction import redact_values
 
 FORMAT_VERSION = 1
 JSON_NAME = "model.json"
@@ -91,7 +92,7 @@ def save_bundle(
         "preprocess": to_json_dict(preprocess),
         "thresholds": to_json_dict(thresholds),
         "categories": [asdict(category) for category in categories],
-        "provenance": {"versions": _versions(), **provenance},
+        "provenance": {"versions": _versions(), **redact_values(provenance)},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     body = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()

@@ -12,6 +12,7 @@ import torch
 
 from maskrcnn import storage
 from maskrcnn.errors import InputError, NonFiniteError
+from maskrcnn.redacted_output import redact_output
 from maskrcnn.training.settings import Place, RunSettings
 from maskrcnn.training.worker import WorkerRun
 
@@ -35,6 +36,7 @@ def train_worker(worker_config: dict[str, Any]) -> None:
 
     What is done once in a while stands before the step, and the loop comes round once more after the last one.
     """
+    redact_output()
     settings: LoopSettings = worker_config["settings"]
     storage.expect_outages()  # the driver has reached these stores before it sent for workers
     failure = ray.get(settings.board.failure.remote())
