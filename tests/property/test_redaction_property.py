@@ -15,6 +15,7 @@ KEY_ID = "ASIAIOSFODNN7EXAMPLE"
 BASE64 = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/", min_size=20, max_size=60)
 ANYTHING = st.text(max_size=40)
 CLEAN = st.text(st.characters(exclude_characters=MARK), max_size=40)
+FOLDERS = ("s3://bucket/", "gs://bucket/", "/data/", "http://host:80/", "abfs://c@a.dfs.core.windows.net/")
 FILE_NAMES = st.text("abcXYZ019 ?#&=+%-_.,;@:~()[]/äß", max_size=40)
 
 TEMPLATES = st.sampled_from(
@@ -60,10 +61,7 @@ def test_twice_is_once(text: str) -> None:
     assert redact(redact(text)) == redact(text)
 
 
-@given(
-    st.sampled_from(["s3://bucket/", "gs://bucket/", "/data/", "http://host:80/", "abfs://c@a.dfs.core.windows.net/"]),
-    FILE_NAMES,
-)
+@given(st.sampled_from(FOLDERS), FILE_NAMES)
 def test_names_of_files_stay(folder: str, name: str) -> None:
     assert redact(folder + name) == folder + name
     assert not has_credentials(folder + name)

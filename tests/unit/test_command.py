@@ -211,7 +211,7 @@ def test_secrets_of_the_environment_never_reach_the_terminal(run: Run, monkeypat
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
 
     def fail(arguments: Any) -> int:
-        print("printed wJalrXUtnFEMI")
+        sys.stdout.write("printed wJalrXUtnFEMI\n")
         raise UnavailableError("s3://bucket", "signed with wJalrXUtnFEMI")
 
     outcome = run(REQUIRED, fail)
