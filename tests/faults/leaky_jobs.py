@@ -41,8 +41,6 @@ def install() -> None:
         return real_read(uri)
 
     def put_if_absent(uri: str, body: bytes) -> object:
-        if "out-of-order" in uri:
-            raise storage.UnavailableError(uri, tell_secrets())
         if "broken" in uri:
             raise RuntimeError(tell_secrets())
         return real_put(uri, body)
