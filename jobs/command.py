@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import logging
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
@@ -21,6 +23,8 @@ from maskrcnn.redacted_output import redact_output
 from maskrcnn.storage.outside import check_no_credentials
 
 DONE, NOT_AS_IT_SHOULD_BE, WRONG_INPUT = 0, 1, 2
+
+_TROUBLE_WITH_A_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 _Arguments = TypeVar("_Arguments")
 
@@ -52,6 +56,12 @@ def run_command(
         _fail(name, f"{error.uri} cannot be used: {error.reason}", WRONG_INPUT)
     except MaskrcnnError as error:
         _fail(name, f"{type(error).__name__}: {error}", NOT_AS_IT_SHOULD_BE)
+    except OSError as error:
+        if error.errno not in _TROUBLE_WITH_A_DISK:
+            raise
+        place = error.filename or f"a temporary file in {tempfile.gettempdir()}"
+        remedy = "see to it, or name another place (TMPDIR for temporary files), then run the same command again"
+        _fail(name, f"{place}: {error.strerror}; {remedy}", NOT_AS_IT_SHOULD_BE)
     except KeyboardInterrupt:
         _fail(name, "interrupted; the same command goes on where this one stopped", 130)
 

@@ -6,10 +6,13 @@ import logging
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TextIO
 
-from maskrcnn.redaction import redact
+from maskrcnn.errors import MaskrcnnError
+from maskrcnn.redaction import redact, redact_values
 
 
 def redact_output() -> None:
@@ -25,6 +28,25 @@ def redact_output() -> None:
     make_record = logging.getLogRecordFactory()
     if not isinstance(make_record, _CleanRecords):
         logging.setLogRecordFactory(_CleanRecords(make_record))
+
+
+@contextmanager
+def redacted_errors() -> Iterator[None]:
+    """Let no error out of the block that tells a secret: whoever catches it elsewhere may print it, as Ray does.
+
+    Raises:
+        MaskrcnnError: the same error with redacted fields.
+        RuntimeError: instead of another package's error, with its name and redacted message.
+    """
+    try:
+        yield
+    except Exception as error:
+        told = "".join(traceback.format_exception(error))
+        if redact(told) == told:
+            raise
+        if isinstance(error, MaskrcnnError):
+            raise type(error)(*redact_values(error.args)) from None
+        raise RuntimeError(f"{type(error).__name__}: {redact(str(error))}") from None
 
 
 def _redacting(stream: TextIO) -> TextIO:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
+import pytest
+
+from maskrcnn.errors import NonFiniteError, UnavailableError
+from maskrcnn.redacted_output import redacted_errors
 from tests.conftest import PROJECT_ROOT
 
 SECRET = "wJalrXUtnFEMI-K7MDENG"
@@ -55,3 +60,22 @@ def test_nothing_that_leaves_a_process_holds_a_secret(tmp_path: Path) -> None:
     assert SECRET not in run.stdout + log
     source_lines = [line for line in run.stderr.splitlines() if SECRET in line]
     assert source_lines == []
+
+
+def test_errors_that_tell_a_secret_are_told_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+    def raised(error: Exception, cause: Exception | None = None) -> BaseException:
+        with pytest.raises(Exception) as caught, redacted_errors():  # noqa: PT011  any kind is given
+            raise error from cause
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        return caught.value
+
+    harmless = ValueError("a plain mistake")
+    assert raised(harmless) is harmless
+    storage_error = raised(UnavailableError("s3://bucket", f"signed with {SECRET}"))
+    assert isinstance(storage_error, UnavailableError)
+    assert (storage_error.uri, storage_error.reason) == ("s3://bucket", "signed with …")
+    assert str(raised(KeyError(f"no {SECRET}"))) == "KeyError: 'no …'"
+    assert str(raised(NonFiniteError((f"step 1 on s3://u:{SECRET}@b",)))).startswith("1 steps must give")
+    assert str(raised(ValueError("outer"), KeyError(SECRET))) == "ValueError: outer"
