@@ -5,11 +5,15 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from maskrcnn import storage
 from maskrcnn.storage.outside import check_image_uri, check_no_credentials
 
 # Most rows of most manifests: only the others are looked at one by one.
-_PLAINLY_GOOD = r"^(?:s3|gs)://[A-Za-z0-9._-]+/"
-_NOT_SO_PLAIN = r"[\x00%\\?@]|\.\.|A[KS]IA"
+_PLAINLY_GOOD = r"^(?:(?:s3|gs)://[A-Za-z0-9._-]+|https?://[A-Za-z][A-Za-z0-9.-]*\.[A-Za-z]{2,})/"
+_PLAINLY_GOOD_HERE = r"^/[^:]*$"
+_NOT_SO_PLAIN = (
+    r"[\x00%\\?@]|\.\.|://.*://|metadata|A[KS]IA|(?i:(?:key|token|signature|credential)['\"]?\s?[=:>]|bearer)"
+)
 _MAYBE_SECRET = r"[?@=:]|A[KS]IA|(?i:bearer)"
 
 
@@ -24,7 +28,8 @@ def check_rows(rows: pa.Table, manifest_uri: str) -> None:
         InputError: naming the first.
     """
     uris = rows["image_uri"].cast(pa.string())
-    is_plain = pc.and_not(pc.match_substring_regex(uris, _PLAINLY_GOOD), pc.match_substring_regex(uris, _NOT_SO_PLAIN))
+    good = f"{_PLAINLY_GOOD}|{_PLAINLY_GOOD_HERE}" if storage.is_local(manifest_uri) else _PLAINLY_GOOD
+    is_plain = pc.and_not(pc.match_substring_regex(uris, good), pc.match_substring_regex(uris, _NOT_SO_PLAIN))
     for uri in uris.filter(pc.invert(is_plain)).to_pylist():
         check_image_uri(uri, manifest_uri)
     for name in rows.column_names:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NoReturn
 
 import pyarrow as pa
@@ -136,3 +137,19 @@ def test_other_addresses_are_not_refused(number: int) -> None:
     address = ipaddress.IPv4Address(number)
     if not address.is_link_local and str(address) not in ("100.100.100.200", "168.63.129.16", "192.0.0.192"):
         assert not is_metadata_host(str(address))
+
+
+@given(st.sampled_from([*LET_IN, *(uri for some in REFUSED.values() for uri in some)]), st.text(max_size=8))
+def test_the_quick_look_at_many_rows_lets_in_what_the_close_one_does(uri: str, more: str) -> None:
+    def is_let_in(look: Callable[[], None]) -> bool:
+        try:
+            look()
+        except InputError:
+            return False
+        return True
+
+    for manifest_uri in (REMOTE, LOCAL):
+        for one in (uri, uri + more):
+            rows = pa.table({"image_uri": [one]})
+            quick = is_let_in(partial(check_rows, rows, manifest_uri))
+            assert quick == is_let_in(partial(check_image_uri, one, manifest_uri))
