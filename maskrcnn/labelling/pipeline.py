@@ -28,6 +28,7 @@ from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.progress import Progress, watched
+from maskrcnn.redacted_output import redact_output, redacted_errors
 
 logger = logging.getLogger(__name__)
 
@@ -92,12 +93,14 @@ class _PoolWorker:
     """The UDF of the actor pool: a PartMaker, fed a part a call; a second call may come while the first one runs."""
 
     def __init__(self, settings: MakerSettings, counter: Any) -> None:
+        redact_output()
         counter.register.remote(ray.get_runtime_context().current_actor)
-        self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
+        with redacted_errors():
+            self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         parts = [_part_from_row(row) for row in batch["part"]]
-        with _ending_with_the_device():
+        with _ending_with_the_device(), redacted_errors():
             # As text: the errors of a part are a mapping, which Arrow would turn into columns.
             return {"summary": [json.dumps(asdict(self._maker.make(part))) for part in parts]}
 
@@ -106,10 +109,12 @@ class _LoneWorker:
     """Labels single images; its process may die of one."""
 
     def __init__(self, settings: MakerSettings) -> None:
-        self._maker = PartMaker(settings)
+        redact_output()
+        with redacted_errors():
+            self._maker = PartMaker(settings)
 
     def label_one(self, part: PlannedPart, place: int) -> ImageResult:
-        with _ending_with_the_device():
+        with _ending_with_the_device(), redacted_errors():
             return self._maker.label_one(part, place)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from maskrcnn.errors import InputError
 from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
 from maskrcnn.storage.outages import expect_outages
+from maskrcnn.storage.outside import check_no_credentials
 from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
 
 if TYPE_CHECKING:
@@ -61,10 +62,11 @@ def normalise(uri: str) -> str:
     """Give the one spelling of ``uri`` that tables and plans hold: absolute for paths, no slash at the end.
 
     Raises:
-        InputError: when it is empty or holds a NUL.
+        InputError: when it is empty, or holds a NUL or credentials.
     """
     if not uri or "\0" in uri:
         raise InputError(repr(uri), "is not a path or URI")
+    check_no_credentials(uri, "the URI")
     if is_local(uri):
         path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
         return posixpath.abspath(posixpath.expanduser(path))

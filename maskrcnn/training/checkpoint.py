@@ -24,6 +24,7 @@ from maskrcnn import storage
 from maskrcnn.config import config_from_dict
 from maskrcnn.errors import BundleError, NotFoundError, OutputError
 from maskrcnn.model.bundle import check_fit, parse_safetensors
+from maskrcnn.redaction import redact_values
 from maskrcnn.training.step import Learner
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def save_checkpoint(output_uri: str, state: TrainState, tensors: dict[str, Tenso
     """
     uri = storage.join(output_uri, FOLDER, f"step-{state.step:08d}")
     body = safetensors.torch.save(tensors)
-    counters = asdict(state)
+    counters = redact_values(asdict(state))
     document = {
         "format_version": 1,
         "sha256": hashlib.sha256(body).hexdigest(),
