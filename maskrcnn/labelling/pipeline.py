@@ -29,6 +29,7 @@ from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.progress import Progress, watched
 from maskrcnn.redacted_output import redact_output, redacted_errors
+from maskrcnn.storage import OutageNotice, tell_of_outages
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def run_on_pool(
 
     def look() -> None:
         with suppress(ray.exceptions.RayError):  # a line late is no reason to stop
+            for notice in ray.get(counter.take_notices.remote(), timeout=30):
+                progress.say(notice)
             progress.update(*ray.get(counter.counts.remote(), timeout=30))
 
     silent = {part.id: part for part in parts}
@@ -70,10 +73,12 @@ def run_on_pool(
 
 @ray.remote
 class _Counter:
-    """Counts images as they are done, for the progress line only (what is true is in the table), and actors."""
+    """What the driver is told: images as they are done (what is true is in the table), outages, and the actors."""
 
     def __init__(self) -> None:
         self._counts = (0, 0)
+        self._away: set[str] = set()
+        self._notices: list[str] = []
         self._pool_workers: list[Any] = []
 
     def add(self, num_done: int, num_failed: int) -> None:
@@ -81,6 +86,15 @@ class _Counter:
 
     def counts(self) -> tuple[int, int]:
         return self._counts
+
+    def tell_of_outage(self, notice: OutageNotice) -> None:
+        if notice.is_away != (notice.root in self._away):  # all workers tell of one outage
+            self._away ^= {notice.root}
+            self._notices.append(notice.text)
+
+    def take_notices(self) -> list[str]:
+        taken, self._notices = self._notices, []
+        return taken
 
     def register(self, pool_worker: Any) -> None:
         self._pool_workers.append(pool_worker)
@@ -95,6 +109,7 @@ class _PoolWorker:
     def __init__(self, settings: MakerSettings, counter: Any) -> None:
         redact_output()
         counter.register.remote(ray.get_runtime_context().current_actor)
+        tell_of_outages(lambda notice: counter.tell_of_outage.remote(notice))
         with redacted_errors():
             self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
 

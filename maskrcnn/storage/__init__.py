@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from maskrcnn.errors import InputError
 from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
-from maskrcnn.storage.outages import expect_outages
+from maskrcnn.storage.outages import OutageNotice, expect_outages, tell_of_outages
 from maskrcnn.storage.outside import check_no_credentials
 from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "READS_IN_FLIGHT",
     "ObjectMeta",
+    "OutageNotice",
     "PutAnswer",
     "ReadAnswer",
     "Version",
@@ -45,6 +46,7 @@ __all__ = [
     "read_object",
     "read_objects",
     "stat",
+    "tell_of_outages",
 ]
 
 OBJECT_STORE_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss"})

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READ_DEADLINES = Deadlines(idle_s=9, whole_s=120)
+READ_DEADLINES = Deadlines(idle_s=9, whole_s=60)
 """An object that does not answer is asked twice, and is a row within 30 s; one that comes slowly but surely is read."""
 LARGE_READ_DEADLINES = Deadlines(idle_s=9, whole_s=1800)
 """Of bundles and checkpoints, which are read whole."""
