@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import errno
 import io
 import logging
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from maskrcnn.config import UnusualValueWarning
+from maskrcnn.config import UnusualValueWarning, flag
 from maskrcnn.errors import AccessError, InputError, MaskrcnnError, NotFoundError
+from maskrcnn.redacted_output import redact_output
+from maskrcnn.storage.outside import check_no_credentials
 
 DONE, NOT_AS_IT_SHOULD_BE, WRONG_INPUT = 0, 1, 2
+
+_TROUBLE_WITH_A_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 _Arguments = TypeVar("_Arguments")
 
@@ -36,10 +43,12 @@ def run_command(
 
     Exit codes: 0 done; 1 ran, and something is not as it should be; 2 the input is wrong, told in one line.
     """
+    redact_output()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     warnings.showwarning = _show_warning
     try:
         arguments = _parse(arguments_class, name, default)
+        _refuse_credentials(arguments)
         sys.exit(command(arguments))
     except InputError as error:
         _fail(name, str(error), WRONG_INPUT)
@@ -47,6 +56,12 @@ def run_command(
         _fail(name, f"{error.uri} cannot be used: {error.reason}", WRONG_INPUT)
     except MaskrcnnError as error:
         _fail(name, f"{type(error).__name__}: {error}", NOT_AS_IT_SHOULD_BE)
+    except OSError as error:
+        if error.errno not in _TROUBLE_WITH_A_DISK:
+            raise
+        place = error.filename or f"a temporary file in {tempfile.gettempdir()}"
+        remedy = "see to it, or name another place (TMPDIR for temporary files), then run the same command again"
+        _fail(name, f"{place}: {error.strerror}; {remedy}", NOT_AS_IT_SHOULD_BE)
     except KeyboardInterrupt:
         _fail(name, "interrupted; the same command goes on where this one stopped", 130)
 
@@ -69,6 +84,14 @@ def _parse(
             return parse()
     except SystemExit:
         _fail(name, fold_complaint(complaint.getvalue()), WRONG_INPUT)
+
+
+def _refuse_credentials(arguments: Any) -> None:
+    """Refuse secrets in what is given: plans, records and bundles keep it."""
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        if isinstance(value, str):
+            check_no_credentials(value, flag(field.name))
 
 
 @contextlib.contextmanager

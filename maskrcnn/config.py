@@ -23,6 +23,8 @@ BACKBONES: tuple[Backbone, ...] = ("resnet18", "resnet34", "resnet50", "resnet10
 DECODE_SCALES = (1, 2, 4, 8)
 """JPEGs can be decoded at 1/each of these of their size."""
 MIN_SLICE_PX = 64
+MAX_SIDE_PX = 1 << 14
+"""Of the network's input: a bundle from elsewhere must not ask for memory that nobody has."""
 BOX_NMS_BEFORE_MASK_NMS = 0.8
 """Where masks tell what is one object, boxes only drop what is nearly the same box."""
 
@@ -127,8 +129,10 @@ class PreprocessConfig:
     def __post_init__(self) -> None:
         check(self.min_size_px >= 32, "min_size", self.min_size_px, "32 px or more")
         check(self.max_size_px >= self.min_size_px, "max_size", self.max_size_px, "at least --min-size")
+        check(self.max_size_px <= MAX_SIDE_PX, "max_size", self.max_size_px, f"{MAX_SIDE_PX} px or less")
         is_stride = self.pad_multiple_px > 0 and self.pad_multiple_px % 32 == 0
         check(is_stride, "pad_multiple", self.pad_multiple_px, "a multiple of 32, the network's stride")
+        check(self.pad_multiple_px <= MAX_SIDE_PX, "pad_multiple", self.pad_multiple_px, f"{MAX_SIDE_PX} px or less")
         check_choice("decode_scale", self.decode_scale, DECODE_SCALES)
 
 

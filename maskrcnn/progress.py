@@ -104,6 +104,10 @@ class Progress:
         """Show the state, if it is time to."""
         self._live.show(self._line(num_done, num_failed))
 
+    def say(self, text: str) -> None:
+        """Write a line for good."""
+        self._live.say(text)
+
     def finish(self, num_done: int, num_failed: int) -> None:
         """Show the last state, for good."""
         self._live.show(self._line(num_done, num_failed), is_last=True)

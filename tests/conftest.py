@@ -57,7 +57,7 @@ def s3_endpoint() -> Iterator[str]:
         os.environ.update(
             AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_REGION="us-east-1"
         )
-        _wait_until_listening(port)
+        wait_until_listening(port)
         yield endpoint
         server.terminate()
 
@@ -100,7 +100,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_listening(port: int) -> None:
+def wait_until_listening(port: int) -> None:
+    """Wait for a server of this machine's."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:

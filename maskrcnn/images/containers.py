@@ -4,8 +4,8 @@ Decoders let much pass: a JPEG or WebP whose second half was zeroed, a PNG cut b
 has nothing to do with the pixels: a text chunk, a preview, a GPS tag. So each file is walked first by its format's
 reader, and handed on pared to what the pixels need.
 
-What no reader can tell from a dark image: zeros in BMPs, uncompressed TIFFs and lossless WebPs, and a hole in the
-middle of a JPEG or WebP.
+What no reader can tell from a dark image: zeros in BMPs, uncompressed TIFFs and lossless WebPs, and a hole in a
+progressive JPEG or a WebP. A flipped bit is noticed where there are checksums, in PNGs, and hardly anywhere else.
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ from maskrcnn.images.tiff import orientation_of
 _LIKELY_ZERO_TAIL = 1 / 8
 """Share of a lossy WebP that may end in zeros: flat images reach 1/13 when tiny, 1/18 when large. Lossless ones are
 not judged by it: four fifths of one may be zeros."""
+_ANIMATED = 0x02
+"""Of the flags in front of an extended file."""
 
 
 def size(body: bytes) -> tuple[int, int, int]:
@@ -19,11 +21,8 @@ def size(body: bytes) -> tuple[int, int, int]:
     name = body[12:16]
     if name == b"VP8X":
         width, height = (1 + int.from_bytes(body[at : at + 3], "little") for at in (24, 27))
-    elif name == b"VP8L":
-        bits = struct.unpack_from("<I", body, 21)[0]
-        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    elif name == b"VP8 ":
-        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 26))
+    elif name in _FRAME_SIZES:
+        width, height = _FRAME_SIZES[name](body, 20)
     else:
         raise corrupt("WebP does not begin with an image chunk")
     orientation = 1
@@ -36,12 +35,28 @@ def size(body: bytes) -> tuple[int, int, int]:
 
 def pare(body: bytes) -> bytes:
     """Refuse one that is cut off or zeroed; nothing needs leaving out."""
+    is_still = body[12:16] == b"VP8X" and not body[20] & _ANIMATED
     for name, begin, end in _chunks(body):
+        if is_still and name in _FRAME_SIZES and _FRAME_SIZES[name](body, begin) != size(body)[:2]:
+            raise corrupt("WebP is damaged: its sizes contradict each other")
         payload = body[begin:end] if name == b"VP8 " else b""
         num_zeros = len(payload) - len(payload.rstrip(b"\0"))
         if num_zeros > 256 and num_zeros > _LIKELY_ZERO_TAIL * len(payload):
             raise corrupt(f"WebP is damaged: its last {num_zeros} bytes of image data are 0")
     return body
+
+
+def _lossy_size(body: bytes, begin: int) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", body, begin + 6)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _lossless_size(body: bytes, begin: int) -> tuple[int, int]:
+    bits = struct.unpack_from("<I", body, begin + 1)[0]
+    return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+
+
+_FRAME_SIZES = {b"VP8 ": _lossy_size, b"VP8L": _lossless_size}
 
 
 def _chunks(body: bytes) -> Iterator[tuple[bytes, int, int]]:

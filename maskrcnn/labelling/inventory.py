@@ -18,6 +18,7 @@ import pyarrow.csv as pa_csv
 from maskrcnn import storage
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.row_groups import open_parquet, read_batches
+from maskrcnn.storage.outside import broken_rule_of_name, is_bucket_name
 
 _NAMES = {
     "PARQUET": {"key": "key", "size": "size", "e_tag": "etag", "last_modified_date": "last_modified"},
@@ -44,18 +45,26 @@ def read_inventory(document: dict[str, Any], uri: str) -> Iterator[pa.Table]:
         InputError: when the format or the columns cannot be used.
     """
     bucket = str(document.get("destinationBucket", "")).removeprefix("arn:aws:s3:::")
+    if bucket and not is_bucket_name(bucket):
+        raise InputError("the inventory's destinationBucket", f"must be a bucket's name, got {bucket!r:.100}", uri)
     base = f"s3://{bucket}" if bucket else uri.rsplit("/", 1)[0]
     if not document["files"]:
         raise InputError("the inventory", "names no files", uri)
     file_format = str(document["fileFormat"]).upper()
     if file_format not in _NAMES:
         raise InputError("the inventory's fileFormat", f"must be Parquet or CSV, got {file_format}", uri)
+    source_bucket = str(document["sourceBucket"])
+    if not is_bucket_name(source_bucket):
+        raise InputError("the inventory's sourceBucket", f"must be a bucket's name, got {source_bucket!r:.100}", uri)
     for file in document["files"]:
-        file_uri = storage.join(base, str(file["key"]))
+        key = str(file["key"])
+        if rule := broken_rule_of_name(key):
+            raise InputError(f"the inventory's file {key!r:.200}", rule, uri)
+        file_uri = storage.join(base, key)
         is_csv = file_format == "CSV"
         for rows in _read_csv(file_uri, str(document["fileSchema"])) if is_csv else _read_parquet(file_uri):
             named = _named_columns(rows, _NAMES[file_format], uri)
-            yield _current_objects(named, str(document["sourceBucket"]))
+            yield _current_objects(named, source_bucket)
 
 
 def _read_parquet(file_uri: str) -> Iterator[pa.Table]:

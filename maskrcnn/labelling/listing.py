@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from maskrcnn import storage
 from maskrcnn.coco.file_names import safe_join
 from maskrcnn.errors import AccessError, InputError, NotFoundError
+from maskrcnn.labelling.admission import check_rows
 from maskrcnn.labelling.columns import RESERVED_COLUMNS
 from maskrcnn.labelling.dates import with_date
 from maskrcnn.labelling.inventory import is_inventory, read_inventory
@@ -162,6 +163,9 @@ def _read_manifest(uri: str) -> Iterator[pa.Table]:
             for batch in read_batches(manifest):
                 rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
                 rows = rows.rename_columns(["image_uri" if name == image_uri else name for name in names])
+                if rows["image_uri"].null_count:
+                    raise InputError("manifest column image_uri", "must have no nulls", uri)
+                check_rows(rows, uri)
                 yield _with_versions(rows, uri, is_believed)
     except NotFoundError as error:
         raise InputError("--images", "does not exist", uri) from error
@@ -182,8 +186,6 @@ def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
 
 def _with_versions(rows: pa.Table, uri: str, is_believed: bool) -> pa.Table:
     """Give rows of a manifest the types of a listing, and the versions that the store has, unless they are believed."""
-    if rows["image_uri"].null_count:
-        raise InputError("manifest column image_uri", "must have no nulls", uri)
     if is_believed:
         etags = pc.utf8_trim(rows["etag"].cast(pa.string()), characters='"')
         rows = rows.set_column(rows.column_names.index("etag"), "etag", etags)

@@ -29,6 +29,7 @@ from maskrcnn import storage
 from maskrcnn.errors import TRANSIENT_KINDS, AccessError, NotFoundError, OutputError
 from maskrcnn.labelling.digests import RECORD, Records, digest_attempts
 from maskrcnn.labelling.plan import PLANNED_COLUMNS, PartId, PlannedPart, parse_part_id
+from maskrcnn.redaction import redact_values
 from maskrcnn.storage import PutAnswer
 
 FORMAT_VERSION = 1
@@ -182,7 +183,7 @@ class Output:
     def put_run(self, run_id: str, record: dict[str, Any]) -> str:
         """Write a run's record and say where."""
         uri = storage.join(self.uri, "runs", f"{run_id}.json")
-        storage.put(uri, json.dumps(record, indent=2, default=str).encode())
+        storage.put(uri, json.dumps(redact_values(record), indent=2, default=str).encode())
         return uri
 
     def check_settings(self, settings: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ import ray
 import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
+from maskrcnn import cluster
 from maskrcnn.errors import BrokenDeviceError
 from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
@@ -27,6 +28,8 @@ from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.progress import Progress, watched
+from maskrcnn.redacted_output import redact_output, redacted_errors
+from maskrcnn.storage import OutageNotice, tell_of_outages
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +45,13 @@ def run_on_pool(
     Yields:
         One summary a part, in the order in which they are done.
     """
-    counter = _Counter.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    placed = _Counter.options(num_cpus=0, scheduling_strategy=cluster.beside_driver())  # type: ignore[attr-defined]
+    counter = placed.remote()
 
     def look() -> None:
         with suppress(ray.exceptions.RayError):  # a line late is no reason to stop
+            for notice in ray.get(counter.take_notices.remote(), timeout=30):
+                progress.say(notice)
             progress.update(*ray.get(counter.counts.remote(), timeout=30))
 
     silent = {part.id: part for part in parts}
@@ -67,10 +73,12 @@ def run_on_pool(
 
 @ray.remote
 class _Counter:
-    """Counts images as they are done, for the progress line only (what is true is in the table), and actors."""
+    """What the driver is told: images as they are done (what is true is in the table), outages, and the actors."""
 
     def __init__(self) -> None:
         self._counts = (0, 0)
+        self._away: set[str] = set()
+        self._notices: list[str] = []
         self._pool_workers: list[Any] = []
 
     def add(self, num_done: int, num_failed: int) -> None:
@@ -78,6 +86,15 @@ class _Counter:
 
     def counts(self) -> tuple[int, int]:
         return self._counts
+
+    def tell_of_outage(self, notice: OutageNotice) -> None:
+        if notice.is_away != (notice.root in self._away):  # all workers tell of one outage
+            self._away ^= {notice.root}
+            self._notices.append(notice.text)
+
+    def take_notices(self) -> list[str]:
+        taken, self._notices = self._notices, []
+        return taken
 
     def register(self, pool_worker: Any) -> None:
         self._pool_workers.append(pool_worker)
@@ -90,12 +107,15 @@ class _PoolWorker:
     """The UDF of the actor pool: a PartMaker, fed a part a call; a second call may come while the first one runs."""
 
     def __init__(self, settings: MakerSettings, counter: Any) -> None:
+        redact_output()
         counter.register.remote(ray.get_runtime_context().current_actor)
-        self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
+        tell_of_outages(lambda notice: counter.tell_of_outage.remote(notice))
+        with redacted_errors():
+            self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         parts = [_part_from_row(row) for row in batch["part"]]
-        with _ending_with_the_device():
+        with _ending_with_the_device(), redacted_errors():
             # As text: the errors of a part are a mapping, which Arrow would turn into columns.
             return {"summary": [json.dumps(asdict(self._maker.make(part))) for part in parts]}
 
@@ -104,10 +124,12 @@ class _LoneWorker:
     """Labels single images; its process may die of one."""
 
     def __init__(self, settings: MakerSettings) -> None:
-        self._maker = PartMaker(settings)
+        redact_output()
+        with redacted_errors():
+            self._maker = PartMaker(settings)
 
     def label_one(self, part: PlannedPart, place: int) -> ImageResult:
-        with _ending_with_the_device():
+        with _ending_with_the_device(), redacted_errors():
             return self._maker.label_one(part, place)
 
 

@@ -17,6 +17,7 @@ from maskrcnn.config import MasksKept
 from maskrcnn.labelling.columns import INSTANCE_TYPE, RESERVED_COLUMNS, SCHEMA
 from maskrcnn.labelling.current import CurrentRows
 from maskrcnn.labelling.results import ImageResult
+from maskrcnn.redaction import redact
 
 MAX_MESSAGE_CHARS = 500
 
@@ -50,7 +51,7 @@ def build_part(keys: pa.Table, results: Sequence[ImageResult], stamp: RunStamp) 
         "height": [result.height for result in results],
         "status": ["ok" if result.error_kind is None else "error" for result in results],
         "error_kind": [result.error_kind for result in results],
-        "error_message": [_clipped(result.error_message) for result in results],
+        "error_message": [_cleaned(result.error_message) for result in results],
         "num_instances": [result.num_instances for result in results],
         "instances": _instances(results, stamp.category_names),
         "masks": _masks(results, stamp.masks),
@@ -137,8 +138,8 @@ def _lists(results: Sequence[ImageResult], values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values, mask=is_null)
 
 
-def _clipped(message: str | None) -> str | None:
-    return None if message is None else message[:MAX_MESSAGE_CHARS]
+def _cleaned(message: str | None) -> str | None:
+    return None if message is None else redact(message)[:MAX_MESSAGE_CHARS]
 
 
 def _as_type(values: Any, wanted: pa.DataType) -> Any:

@@ -23,11 +23,14 @@ from torchvision.models.detection.mask_rcnn import MaskRCNN
 from maskrcnn import storage
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig, config_from_dict, to_json_dict
 from maskrcnn.errors import BundleError, InputError, NotFoundError
-from maskrcnn.model.network import build_network
+from maskrcnn.model.network import build_network, num_rows_of
+from maskrcnn.redaction import redact_values
 
 FORMAT_VERSION = 1
 JSON_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
+MAX_JSON_BYTES = 16 << 20
+MAX_INTEGER = 2**31 - 1
 
 _Config = TypeVar("_Config", ModelConfig, PreprocessConfig, ThresholdConfig)
 
@@ -91,7 +94,7 @@ def save_bundle(
         "preprocess": to_json_dict(preprocess),
         "thresholds": to_json_dict(thresholds),
         "categories": [asdict(category) for category in categories],
-        "provenance": {"versions": _versions(), **provenance},
+        "provenance": {"versions": _versions(), **redact_values(provenance)},
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     body = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
@@ -108,8 +111,11 @@ def load_bundle(uri: str) -> Bundle:
         BundleError: no bundle there, a newer format, or a field that is missing or cannot be used.
         StorageError: when the store does not answer.
     """
+    place = storage.join(uri, JSON_NAME)
     try:
-        body = storage.read_bytes(storage.join(uri, JSON_NAME))
+        if (num_bytes := storage.stat(place).size) > MAX_JSON_BYTES:
+            raise BundleError(JSON_NAME, f"must have at most {MAX_JSON_BYTES} bytes, has {num_bytes}", uri)
+        body = storage.read_bytes(place)
     except NotFoundError:
         rule = f"is not a model bundle: it holds no {JSON_NAME}"
         raise BundleError(f"bundle {uri}", rule, remedy="give the folder that training or save_bundle wrote") from None
@@ -134,10 +140,20 @@ def load_network(bundle: Bundle | str, device: torch.device | str = "cpu") -> Ma
     """
     bundle = load_bundle(bundle) if isinstance(bundle, str) else bundle
     weights = read_weights(bundle)
+    place = storage.join(bundle.uri, WEIGHTS_NAME)
+    _check_rows(bundle.model, weights, place)
     network = build_network(bundle.model, bundle.preprocess, bundle.thresholds)
-    check_fit(network.state_dict(), weights, storage.join(bundle.uri, WEIGHTS_NAME))
+    check_fit(network.state_dict(), weights, place)
     network.load_state_dict(weights)
     return network.to(device).eval()
+
+
+def _check_rows(model: ModelConfig, weights: Mapping[str, Tensor], place: str) -> None:
+    """Refuse a table of labels or anchors that the weights are not for, before a network of that size is built."""
+    for name, num_rows in num_rows_of(model).items():
+        got = tuple(weights[name].shape) if name in weights else "none"
+        if got[:1] != (num_rows,):
+            raise BundleError(f"tensor {name}", f"must have {num_rows} rows, as {JSON_NAME} says, got {got}", place)
 
 
 def read_weights(bundle: Bundle) -> dict[str, Tensor]:
@@ -192,7 +208,7 @@ def _parse_bundle(body: bytes, uri: str) -> Bundle:
     place = storage.join(uri, JSON_NAME)
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(JSON_NAME, f"must be JSON: {error}", uri) from None
     if not isinstance(document, dict):
         raise BundleError(JSON_NAME, f"must be a JSON object, got {type(document).__name__}", uri)
@@ -243,6 +259,8 @@ def _is_like(value: Any, example: Any) -> bool:
     """Say whether a JSON value has the type of a field's default; lists may be of another length."""
     if isinstance(example, tuple):
         return isinstance(value, list) and len(value) > 0 and all(_is_like(item, example[0]) for item in value)
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return False
     if isinstance(example, float):
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is type(example)

@@ -59,6 +59,12 @@ def build_network(config: ModelConfig, preprocess: PreprocessConfig, thresholds:
     )
 
 
+def num_rows_of(config: ModelConfig) -> dict[str, int]:
+    """Give the rows of the tensors that grow with the labels and the anchors, by name."""
+    num_anchors = len(config.anchor_sizes_px[0]) * len(config.anchor_aspect_ratios)
+    return {"roi_heads.box_predictor.cls_score.weight": config.num_labels, "rpn.head.cls_logits.weight": num_anchors}
+
+
 def _build_backbone(config: ModelConfig) -> BackboneWithFPN:
     norm_layer = FrozenBatchNorm2d if config.norm == "frozen" else nn.BatchNorm2d
     body = get_model(config.backbone, weights=None, norm_layer=norm_layer)

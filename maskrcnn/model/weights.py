@@ -11,6 +11,7 @@ import io
 import logging
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -165,6 +166,7 @@ def _read_file(uri: str) -> _Source:
 
 
 def _unpickle_tensors(body: bytes, uri: str) -> object:
+    _refuse_compressed(body, uri)
     try:
         return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file fails in any way it likes; what it holds has not run
@@ -173,14 +175,30 @@ def _unpickle_tensors(body: bytes, uri: str) -> object:
         raise BundleError("weights", rule, uri, "save network.state_dict() as safetensors") from None
 
 
+def _refuse_compressed(body: bytes, uri: str) -> None:
+    """Refuse an archive with compressed members, which torch.save never makes: a little may unpack to all memory."""
+    if not zipfile.is_zipfile(io.BytesIO(body)):
+        return
+    try:
+        members = zipfile.ZipFile(io.BytesIO(body)).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return  # damaged, which torch.load says better
+    if any(member.compress_type != zipfile.ZIP_STORED or member.file_size > len(body) for member in members):
+        raise BundleError("weights", "must not be compressed inside", uri, "save network.state_dict() as safetensors")
+
+
 def _unwrap(document: object, uri: str) -> dict[str, Tensor]:
     """Find the state dict in what a training script saved: bare, or under "model" or "state_dict"."""
     for key in ("model", "state_dict"):
         if isinstance(document, Mapping) and isinstance(document.get(key), Mapping):
             document = document[key]
-    if isinstance(document, Mapping) and document and all(isinstance(value, Tensor) for value in document.values()):
+    if isinstance(document, Mapping) and document and all(map(_is_plain_tensor, document.values())):
         return {str(name): tensor for name, tensor in document.items()}
     raise BundleError("weights", "must be a state dict: names and tensors", uri)
+
+
+def _is_plain_tensor(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and value.is_cpu and not value.is_quantized
 
 
 def _hash_in_name(chosen: WeightsEnum) -> str:

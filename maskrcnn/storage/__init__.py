@@ -16,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from maskrcnn.errors import InputError
 from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
-from maskrcnn.storage.outages import expect_outages
+from maskrcnn.storage.outages import OutageNotice, expect_outages, tell_of_outages
+from maskrcnn.storage.outside import check_no_credentials
 from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "READS_IN_FLIGHT",
     "ObjectMeta",
+    "OutageNotice",
     "PutAnswer",
     "ReadAnswer",
     "Version",
@@ -44,6 +46,7 @@ __all__ = [
     "read_object",
     "read_objects",
     "stat",
+    "tell_of_outages",
 ]
 
 OBJECT_STORE_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss"})
@@ -61,10 +64,11 @@ def normalise(uri: str) -> str:
     """Give the one spelling of ``uri`` that tables and plans hold: absolute for paths, no slash at the end.
 
     Raises:
-        InputError: when it is empty or holds a NUL.
+        InputError: when it is empty, or holds a NUL or credentials.
     """
     if not uri or "\0" in uri:
         raise InputError(repr(uri), "is not a path or URI")
+    check_no_credentials(uri, "the URI")
     if is_local(uri):
         path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
         return posixpath.abspath(posixpath.expanduser(path))

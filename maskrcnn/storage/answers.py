@@ -27,7 +27,8 @@ from maskrcnn.errors import (
 from maskrcnn.storage.base import EXISTS, short_reason
 
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
+_CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
+"""Of an answer, or, as the client says it, of one object in an answer to a deletion, which has status 200."""
 _TIMEOUTS = ("kind: Timeout", "TimedOut", "timed out")
 _WORTH_A_RETRY = {408, 409, 429}
 """Of the 4xx: slow, at the same time as another, too often."""
@@ -73,6 +74,8 @@ def _named(uri: str, error: Exception) -> StorageError:
     text = str(error)
     if _code(error) == "NoSuchBucket":
         return NoBucketError(uri, "no such bucket")
+    if _code(error) == "AccessDenied":
+        return AccessError(uri, _reason(error))
     if status := _STATUS.search(text):
         code = int(status[1])
         if code < 500 and code not in _WORTH_A_RETRY:
@@ -109,7 +112,7 @@ def bare_etag(etag: str | None) -> str:
 
 def _code(error: Exception) -> str:
     match = _CODE.search(str(error))
-    return match[1] if match else ""
+    return match[1] or match[2] if match else ""
 
 
 def _reason(error: Exception) -> str:

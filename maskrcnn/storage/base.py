@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from maskrcnn.redaction import redact
 
 if TYPE_CHECKING:
     import pyarrow
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 LISTING_COLUMNS = ("uri", "etag", "size", "last_modified")
 
 EXISTS = "something is there already"
-
-_QUERY = re.compile(r"\?[^\s'\"<>]*")
 
 
 class PutAnswer(enum.Enum):
@@ -70,6 +69,6 @@ def listing_batch(metas: list[ObjectMeta]) -> pyarrow.RecordBatch:
 
 
 def short_reason(error: BaseException) -> str:
-    """Give an error's first line without query strings: presigned URLs carry credentials there."""
+    """Give an error's first line without secrets: stores' errors name signed URLs."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return _QUERY.sub("?…", lines[0])[:300]
+    return redact(lines[0])[:300]

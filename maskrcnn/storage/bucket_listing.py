@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import obstore
 
+from maskrcnn.errors import StorageError
 from maskrcnn.storage.answers import named_errors
 from maskrcnn.storage.outages import StoreWatch
 
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
     import pyarrow
 
 LISTING_BATCH_SIZE = 10_000
+_WITHOUT_OFFSETS = ("az://", "abfs://", "abfss://")
+"""To list what lies behind a key, the client lists everything there."""
 
 
 def list_chunks(client: Any, watch: StoreWatch, key: str, uri: str) -> Iterator[pyarrow.RecordBatch]:
-    """List what lies under a key.
+    """List what lies under a key, each key once.
 
     A listing that breaks off goes on behind the last key that came. An error page with a 200 reads as a listing's
     empty end, so that only two ends in a row are believed.
@@ -26,14 +29,14 @@ def list_chunks(client: Any, watch: StoreWatch, key: str, uri: str) -> Iterator[
         The client's record batches: path, size, e_tag, last_modified and more.
     """
     pages = _Pages(client, key, uri)
-    num_ends = 0
-    while num_ends < 2:
+    num_ends, num_ends_to_believe = 0, 1 if uri.startswith(_WITHOUT_OFFSETS) else 2
+    while num_ends < num_ends_to_believe:
         chunk = watch.ask(uri, pages.next)
         if chunk is None:
-            num_ends += 1
-            continue
-        num_ends = 0
-        yield chunk
+            num_ends = num_ends + 1 if pages.is_sorted else num_ends_to_believe
+        elif len(chunk):
+            num_ends = 0
+            yield chunk
 
 
 class _Pages:
@@ -42,29 +45,54 @@ class _Pages:
     def __init__(self, client: Any, key: str, uri: str) -> None:
         self._client, self._key, self._uri = client, key, uri
         self._stream: Any = None
+        self._offset: str | None = None
         self._last_path: str | None = None
+        self.is_sorted = True
+        """All stores sort, but for S3's directory buckets: their listings cannot be taken up again."""
 
     def next(self) -> pyarrow.RecordBatch | None:
-        """Give the next chunk; None at the end, after which asking again lists once more behind the last key."""
+        """Give the next chunk; None at the end, after which asking again lists once more behind the last key.
+
+        Raises:
+            StorageError: as the store answers; and where a listing broke off that cannot be taken up again.
+        """
         import pyarrow as pa
 
         if self._stream is None:
-            self._stream = obstore.list(
-                self._client,
-                self._key or None,
-                offset=self._last_path,
-                chunk_size=LISTING_BATCH_SIZE,
-                return_arrow=True,
-            )
+            self._begin()
         try:
             with named_errors(self._uri):
                 chunk = next(self._stream, None)
         except BaseException:
             self._stream = None
             raise
-        batch = None if chunk is None else pa.record_batch(chunk)
-        if not batch:
+        if chunk is None:
             self._stream = None
             return None
-        self._last_path = batch["path"][-1].as_py()
-        return batch
+        return self._not_seen_yet(pa.record_batch(chunk))
+
+    def _begin(self) -> None:
+        if not self.is_sorted:
+            raise StorageError(self._uri, "its listing broke off, and does not come in order; run the command again")
+        self._offset = self._last_path
+        self._stream = obstore.list(
+            self._client,
+            self._key or None,
+            offset=self._offset,
+            chunk_size=LISTING_BATCH_SIZE,
+            return_arrow=True,
+        )
+
+    def _not_seen_yet(self, chunk: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+        """Leave out what came before the listing broke off: some stores know no offset, and folders' markers, which
+        come without their slash, lie behind themselves.
+        """
+        import pyarrow.compute as pc
+
+        if self._offset is not None:
+            chunk = chunk.filter(pc.greater(chunk["path"], self._offset))
+        if len(chunk):
+            first, last = chunk["path"][0].as_py(), chunk["path"][-1].as_py()
+            self.is_sorted &= self._last_path is None or first.encode() > self._last_path.encode()
+            self._last_path = last
+        return chunk

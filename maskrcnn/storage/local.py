@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat as stat_module
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 from maskrcnn.errors import AccessError, ExistsError, NotFoundError, StorageError
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
 LISTING_BATCH_SIZE = 10_000
 
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST}
-"""The last is what making a folder in a file's place gives."""
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
+"""EEXIST is what making a folder in a file's place gives, ENXIO what opening a socket gives."""
+_REMEDIES = {
+    errno.EACCES: "see who may write there, or name another place",
+    errno.EPERM: "see who may write there, or name another place",
+    errno.EROFS: "mount it for writing, or name another place",
+    errno.ENOSPC: "free some, then run the same command again",
+    errno.EDQUOT: "free some, then run the same command again",
+    errno.EFBIG: "raise the limit (ulimit -f), then run the same command again",
+    errno.EMFILE: "raise the limit (ulimit -n), then run the same command again",
+}
+
+
+_NO_FILE = "is a folder, a device, a pipe or a socket, and no file"
 
 
 class LocalStore:
@@ -29,22 +42,22 @@ class LocalStore:
 
     def read(self, uri: str) -> bytes:
         """Read a whole file."""
-        with _named_errors(uri), open(_path(uri), "rb") as file:
+        with _named_errors(uri), _open_file(uri) as file:
             return file.read()
 
     def read_version(self, uri: str, etag: str, size: int) -> bytes:
         """Read a file that must still be the one that was listed."""
-        with _named_errors(uri), open(_path(uri), "rb") as file:
-            body = file.read()
+        with _named_errors(uri), _open_file(uri) as file:
+            body = file.read(size + 1)  # never more: it may be growing
             found = _etag(os.fstat(file.fileno()))
-        if found != etag:
+        if found != etag or len(body) != size:
             raise NotFoundError(uri, "the file changed since it was listed; the next run plans the new one")
         return body
 
     def open_input(self, uri: str) -> BinaryIO:
         """Open a file for reading."""
         with _named_errors(uri):
-            return open(_path(uri), "rb")
+            return _open_file(uri)
 
     def put(self, uri: str, body: bytes) -> None:
         """Write beside the target, then rename over it."""
@@ -88,7 +101,7 @@ class LocalStore:
             os.makedirs(folder, exist_ok=True)
             descriptor, temporary = _open_unseen(folder)
         try:
-            with open(descriptor, "wb", closefd=False) as file:
+            with io.BufferedWriter(_NewFile(descriptor, uri)) as file:
                 yield file
             with _named_errors(uri):
                 os.fsync(descriptor)
@@ -121,7 +134,10 @@ class LocalStore:
     def stat(self, uri: str) -> ObjectMeta:
         """Give a file's size and mtime."""
         with _named_errors(uri):
-            return _meta(uri, os.stat(_path(uri)))
+            found = os.stat(_path(uri))
+        if not stat_module.S_ISREG(found.st_mode):
+            raise NotFoundError(uri, _NO_FILE)
+        return _meta(uri, found)
 
     def list_batches(self, uri: str) -> Iterator[pyarrow.RecordBatch]:
         """Walk a folder in name order, following links but never in a circle."""
@@ -133,6 +149,27 @@ class LocalStore:
                 metas = []
         if metas:
             yield listing_batch(metas)
+
+
+class _NewFile(io.FileIO):
+    """A file in which a write that fails is told as a store's failure, whoever writes."""
+
+    def __init__(self, descriptor: int, uri: str) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self._uri = uri
+
+    def write(self, body: Any) -> int:
+        with _named_errors(self._uri):
+            return super().write(body)
+
+
+def _open_file(uri: str) -> BinaryIO:
+    """Open a regular file; anything else might never end, or never begin."""
+    descriptor = os.open(_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat_module.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotFoundError(uri, _NO_FILE)
+    return open(descriptor, "rb")
 
 
 def _walk(folder: str, entered: set[tuple[int, int]]) -> Iterator[ObjectMeta]:
@@ -214,6 +251,8 @@ def _named_errors(uri: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        if error.errno in _REMEDIES:
+            reason += f"; {_REMEDIES[error.errno]}"
         if error.errno in _ABSENT:
             raise NotFoundError(uri, reason) from error
         if error.errno in _DENIED:

@@ -35,15 +35,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READ_DEADLINES = Deadlines(idle_s=9, whole_s=120)
+READ_DEADLINES = Deadlines(idle_s=9, whole_s=60)
 """An object that does not answer is asked twice, and is a row within 30 s; one that comes slowly but surely is read."""
 LARGE_READ_DEADLINES = Deadlines(idle_s=9, whole_s=1800)
 """Of bundles and checkpoints, which are read whole."""
 PROBE_DEADLINES = Deadlines(idle_s=5, whole_s=5)
-WRITE_DEADLINES = Deadlines(idle_s=None, whole_s=120)
+WRITE_DEADLINES = Deadlines(idle_s=None, whole_s=60)
+LARGE_WRITE_DEADLINES = Deadlines(idle_s=None, whole_s=900)
+LARGE_ABOVE_BYTES = 8 << 20
+"""What is not larger is also read whole when it is opened: one request, and its checksum can be checked."""
 READ_AHEAD_BYTES = 1 << 20
-WHOLE_BELOW_BYTES = 8 << 20
-"""What is smaller is read whole when it is opened: one request, and its checksum can be checked."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -59,6 +60,7 @@ class ObjectStore:
         self._reads = connect(root, READ_DEADLINES)
         self._large_reads = connect(root, LARGE_READ_DEADLINES)
         self._writes = connect(root, WRITE_DEADLINES)
+        self._large_writes = connect(root, LARGE_WRITE_DEADLINES)
         self._parts = connect(root, WRITE_DEADLINES, num_retries=WRITE_TRIES.most)
         self._watch = StoreWatch(root, _BucketProbe(root, connect(root, PROBE_DEADLINES)))
         self._etag_is_md5 = root.startswith("s3://")
@@ -112,7 +114,7 @@ class ObjectStore:
     def open_input(self, uri: str) -> BinaryIO:
         """Open an object for range reads; a small one is read whole."""
         meta = self.stat(uri)
-        if meta.size < WHOLE_BELOW_BYTES:
+        if meta.size <= LARGE_ABOVE_BYTES:
             return io.BytesIO(self.read_version(uri, meta.etag, meta.size))
         return io.BufferedReader(RangeReader(self._reads, self._key(uri), meta, self._watch), READ_AHEAD_BYTES)
 
@@ -122,14 +124,20 @@ class ObjectStore:
 
     def put(self, uri: str, body: bytes) -> None:
         """PUT, replacing."""
-        self._write(uri, lambda: obstore.put(self._writes, self._key(uri), body, use_multipart=False))
+        client = self._writer_of(body)
+        self._write(uri, lambda: obstore.put(client, self._key(uri), body, use_multipart=False))
+
+    def _writer_of(self, body: bytes) -> Any:
+        return self._writes if len(body) <= LARGE_ABOVE_BYTES else self._large_writes
 
     def put_if_absent(self, uri: str, body: bytes) -> PutAnswer:
         """PUT with ``If-None-Match: *``."""
 
+        client = self._writer_of(body)
+
         def create() -> None:
             # Not multipart: only a single put is conditional.
-            obstore.put(self._writes, self._key(uri), body, mode="create", use_multipart=False)
+            obstore.put(client, self._key(uri), body, mode="create", use_multipart=False)
 
         try:
             self._write(uri, create)

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from maskrcnn.errors import AccessError, MaskrcnnError, OutageError, StorageError, StorageTimeout, UnavailableError
@@ -37,6 +38,23 @@ def expect_outages() -> None:
     By default a store that has never answered is given up after a few tries, since its name or endpoint is wrong.
     """
     _expects_outages.set()
+
+
+@dataclass(frozen=True)
+class OutageNotice:
+    """A store has gone away, or is back."""
+
+    root: str
+    is_away: bool
+    text: str
+
+
+_listeners: list[Callable[[OutageNotice], None]] = []
+
+
+def tell_of_outages(listener: Callable[[OutageNotice], None]) -> None:
+    """Have somebody told, besides the log, when a store of this process goes away, and when it is back."""
+    _listeners.append(listener)
 
 
 class Probe(Protocol):
@@ -142,8 +160,14 @@ class StoreWatch:
                     self._away_since = self._clock()
                 self._changed.notify_all()
         if not is_there:
-            logger.warning("%s is away, waiting for up to %.0f min: %s", self._root, PATIENCE_S / 60, error.reason)
+            self._tell(f"is away, waiting for up to {PATIENCE_S / 60:.0f} min: {error.reason}", is_away=True)
         return not is_there
+
+    def _tell(self, what: str, *, is_away: bool) -> None:
+        text = f"{self._root} {what}"
+        logger.warning(text)
+        for listener in _listeners:
+            listener(OutageNotice(self._root, is_away, text))
 
     def _wait_until_there(self, uri: str) -> None:
         """Return at once while the store is there; else probe it, or wait for whoever does."""
@@ -175,13 +199,15 @@ class StoreWatch:
             return False
 
     def _end_probing(self, is_there: bool) -> None:
+        away_since = self._away_since
         with self._changed:
             self._is_probing = False
-            if is_there and self._away_since is not None:
-                logger.warning("%s is back after %.0f s", self._root, self._clock() - self._away_since)
+            if is_there:
                 self._away_since = None
                 self._failing.clear()
             self._changed.notify_all()
+        if is_there and away_since is not None:
+            self._tell(f"is back after {self._clock() - away_since:.0f} s", is_away=False)
 
     def _ask_probe(self, uri: str) -> bool:
         """Ask the store in one request whether it is there."""

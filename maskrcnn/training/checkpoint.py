@@ -1,7 +1,7 @@
 """Checkpoints: everything that a training needs to go on, in safetensors and JSON. Nothing is unpickled.
 
     OUTPUT/checkpoints/step-00000120/state.safetensors     model, moving average, optimizer, random state
-    OUTPUT/checkpoints/step-00000120/state.json            counters, and the sha256 of the other: written last
+    OUTPUT/checkpoints/step-00000120/state.json            counters, and the sha256 of both: written last
 
 A checkpoint whose JSON is there is whole; one whose bytes disagree with it is passed over for the one before.
 """
@@ -14,6 +14,7 @@ import logging
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,6 +24,7 @@ from maskrcnn import storage
 from maskrcnn.config import config_from_dict
 from maskrcnn.errors import BundleError, NotFoundError, OutputError
 from maskrcnn.model.bundle import check_fit, parse_safetensors
+from maskrcnn.redaction import redact_values
 from maskrcnn.training.step import Learner
 
 logger = logging.getLogger(__name__)
@@ -115,7 +117,13 @@ def save_checkpoint(output_uri: str, state: TrainState, tensors: dict[str, Tenso
     """
     uri = storage.join(output_uri, FOLDER, f"step-{state.step:08d}")
     body = safetensors.torch.save(tensors)
-    document = {"format_version": 1, "sha256": hashlib.sha256(body).hexdigest(), "state": asdict(state)}
+    counters = redact_values(asdict(state))
+    document = {
+        "format_version": 1,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "state_sha256": _digest(counters),
+        "state": counters,
+    }
     storage.put(storage.join(uri, _TENSORS), body)
     storage.put(storage.join(uri, _JSON), (json.dumps(document, indent=2) + "\n").encode())
     return uri
@@ -157,7 +165,15 @@ def _read(uri: str) -> tuple[TrainState, dict[str, Tensor]]:
         raise BundleError(
             _TENSORS, f"must have the sha256 {document['sha256']}, got {found} ({len(body)} bytes)", place
         )
-    return config_from_dict(TrainState, document["state"]), parse_safetensors(body, place)
+    state = config_from_dict(TrainState, document["state"])
+    # Versions before 0.2 wrote none.
+    if "state_sha256" in document and document["state_sha256"] != _digest(document["state"]):
+        raise BundleError(_JSON, f"must have the state whose sha256 is {document['state_sha256']}, got another", uri)
+    return state, parse_safetensors(body, place)
+
+
+def _digest(counters: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(counters, sort_keys=True).encode()).hexdigest()
 
 
 def prune_checkpoints(output_uri: str, num_to_keep: int, state: TrainState) -> None:

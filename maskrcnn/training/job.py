@@ -24,6 +24,7 @@ from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
 from maskrcnn.model.bundle import JSON_NAME, Category
 from maskrcnn.model.network import build_network
 from maskrcnn.model.weights import load_weights
+from maskrcnn.redaction import redact_values
 from maskrcnn.storage import PutAnswer
 from maskrcnn.training import checkpoint
 from maskrcnn.training.arguments import TrainArguments, arguments_to_json, parse_workers, refuse_changes
@@ -166,7 +167,7 @@ class TrainingJob:
         network = build_network(model, arguments.preprocess, arguments.thresholds)
         report = load_weights(network, arguments.weights, model, label_table(self._train.categories))
         document = {"format_version": 1, "arguments": arguments_to_json(arguments), "weights": str(report)}
-        body = (json.dumps(document, indent=2) + "\n").encode()
+        body = (json.dumps(redact_values(document), indent=2) + "\n").encode()
         answer = storage.put_if_absent(storage.join(self._output_uri, TRAINING_NAME), body)
         if answer == PutAnswer.EXISTS and not self._arguments.resume:
             raise OutputError("--output", "must be a new one, and another training began there", self._output_uri)

@@ -12,6 +12,7 @@ import torch
 
 from maskrcnn import storage
 from maskrcnn.errors import InputError, NonFiniteError
+from maskrcnn.redacted_output import redact_output, redacted_errors
 from maskrcnn.training.settings import Place, RunSettings
 from maskrcnn.training.worker import WorkerRun
 
@@ -31,12 +32,15 @@ class LoopSettings:
 
 
 def train_worker(worker_config: dict[str, Any]) -> None:
-    """Train, as one worker of a group.
-
-    What is done once in a while stands before the step, and the loop comes round once more after the last one.
-    """
-    settings: LoopSettings = worker_config["settings"]
+    """Train, as one worker of a group; nothing that it says or dies of tells a secret."""
+    redact_output()
     storage.expect_outages()  # the driver has reached these stores before it sent for workers
+    with redacted_errors():
+        _train(worker_config["settings"])
+
+
+def _train(settings: LoopSettings) -> None:
+    """Train; what is done once in a while stands before the step, and the loop comes round once after the last one."""
     failure = ray.get(settings.board.failure.remote())
     if failure is not None:  # what another attempt will not mend
         raise failure

@@ -14,6 +14,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
+from maskrcnn import cluster
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.errors import ClusterError, MaskrcnnError, TrainingFailedError
 from maskrcnn.progress import LiveLine, watched
@@ -79,7 +80,8 @@ def run_group(
         MaskrcnnError: what made the training fail.
     """
     num_workers = group.max_workers
-    board = _Board.options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    placed = _Board.options(num_cpus=0, scheduling_strategy=cluster.beside_driver())  # type: ignore[attr-defined]
+    board = placed.remote()
     loop_settings = LoopSettings(
         run=settings,
         train_ref=ray.put(train),

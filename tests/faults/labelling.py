@@ -43,6 +43,7 @@ class LabellingCommand:
     log_path: Path
     """What it says, one run after the other."""
     rows_per_part: int = 4
+    num_actors: int = 1
     stub_s: float | None = 0.0
     """Seconds that the stub network takes an image; None: the bundle's own network."""
     options: tuple[str, ...] = ()
@@ -51,8 +52,8 @@ class LabellingCommand:
     def words(self) -> list[str]:
         return [
             sys.executable, "-m", "jobs.predict", "--bundle", self.bundle_uri, "--images", self.images_uri,
-            "--output", self.output_uri, "--rows-per-part", str(self.rows_per_part), "--num-actors", "1",
-            "--batch-size", "1", *self.options,
+            "--output", self.output_uri, "--rows-per-part", str(self.rows_per_part),
+            "--num-actors", str(self.num_actors), "--batch-size", "1", *self.options,
         ]  # fmt: skip
 
     def start(self) -> subprocess.Popen[bytes]:

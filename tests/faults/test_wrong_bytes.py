@@ -70,7 +70,7 @@ def _read_or_none(uri: str) -> bytes | None:
 @pytest.mark.timeout(3600)
 def test_no_wrong_key_is_read_from_a_plan(proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large plans are read by ranges, which have no MD5: their pages have checksums."""
-    monkeypatch.setattr(object_store, "WHOLE_BELOW_BYTES", 0)
+    monkeypatch.setattr(object_store, "LARGE_ABOVE_BYTES", -1)
     output = Output(bucket)
     num_parts = 20
     names = [f"{bucket}/in/{place:06d}-{os.urandom(8).hex()}.jpg" for place in range(num_parts * ROWS_PER_PART)]

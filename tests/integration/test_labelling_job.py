@@ -217,28 +217,3 @@ def test_the_record_says_what_was_done(tiny_bundle: str, local_ray: None, tmp_pa
     assert record["versions"]["torch"]
     assert record["bytes_read"] == sum(path.stat().st_size for path in images.iterdir())
     assert record["reconcile"]["parts_left"] == []
-
-
-def test_a_local_ray_listens_on_loopback_only(local_ray: None) -> None:
-    import ray
-
-    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
-    everywhere = {"00000000", "00000000000000000000000000000000"}
-    listening = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[1].split(":")[0] in everywhere:
-                listening.add(fields[9])
-    sockets = {f"socket:[{inode}]" for inode in listening}
-    session = ray._private.worker._global_node.get_session_dir_path()
-    guilty = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes()
-            open_files = {str(link.readlink()) for link in (process / "fd").iterdir()}
-        except OSError:
-            continue
-        if session.encode() in command and open_files & sockets:
-            guilty.append(command)
-    assert guilty == []

@@ -211,6 +211,8 @@ def test_s3_folder_markers_are_not_images(bucket: str) -> None:
     for key in ("in/", "in/sub/", "in/sub/a.jpg", "in/empty.jpg", "in/last/", "in/z"):
         client.put_object(Bucket=name, Key=key, Body=b"x" if key.endswith("a.jpg") else b"")
     assert storage.list_uris(f"{bucket}/in") == [f"{bucket}/in/empty.jpg", f"{bucket}/in/sub/a.jpg", f"{bucket}/in/z"]
+    assert storage.list_uris(f"{bucket}/in/last") == []
+    assert storage.list_uris(f"{bucket}/in/sub") == [f"{bucket}/in/sub/a.jpg"]
 
 
 def test_a_missing_bucket_is_named(s3_endpoint: str) -> None:

@@ -111,7 +111,7 @@ def test_an_error_page_is_no_empty_folder(proxy: FaultProxy, bucket: str) -> Non
 
 
 def test_ranges_are_checked(proxy: FaultProxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "WHOLE_BELOW_BYTES", 0)
+    monkeypatch.setattr(object_store, "LARGE_ABOVE_BYTES", -1)
     uri, body = f"{bucket}/big", os.urandom(3_000_000)
     storage.put(uri, body)
     for fault in (Fault.SHORT_BODY, Fault.ERROR_PAGE, Fault.CLOSE_IN_BODY, Fault.SLOW_DOWN):

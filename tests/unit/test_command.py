@@ -192,3 +192,28 @@ def test_warnings_of_libraries_are_not_shown(run: Run) -> None:
         return 0
 
     assert run(REQUIRED, command).lines == []
+
+
+@pytest.mark.parametrize("name", ["--bundle", "--images", "--output", "--image-root", "--forecast-from"])
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [("s3://key:hunter22@bucket/a", "s3://…@bucket/a"), ("https://b/a?X-Amz-Signature=hunter22", "https://b/a?…")],
+)
+def test_credentials_in_what_is_given_are_refused_and_not_repeated(run: Run, name: str, uri: str, shown: str) -> None:
+    outcome = run([*REQUIRED, name, uri])
+    assert outcome.code == 2
+    [line] = outcome.lines
+    assert line.startswith(f"jobs.predict: {name} must hold no credentials, got {shown}; give them by the environment")
+    assert "hunter22" not in line
+
+
+def test_secrets_of_the_environment_never_reach_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+
+    def fail(arguments: Any) -> int:
+        sys.stdout.write("printed wJalrXUtnFEMI\n")
+        raise UnavailableError("s3://bucket", "signed with wJalrXUtnFEMI")
+
+    outcome = run(REQUIRED, fail)
+    assert outcome.lines == ["jobs.predict: UnavailableError: s3://bucket: signed with …"]
+    assert outcome.out == "printed …\n"

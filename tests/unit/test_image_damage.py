@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskrcnn import images
 from maskrcnn.images import BadImage
-from tests.odd_images import encode, photo, png_chunk
+from tests.odd_images import encode, exif_orientation, photo, png_chunk
 
 
 def decoded(body: bytes, **options: Any) -> NDArray[np.uint8]:
@@ -179,3 +179,12 @@ def test_kinds_that_pillow_does_not_know_are_unsupported() -> None:
     twelve_bit_jpeg = encode(photo(), "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c", 1)
     for body in (tiff, bytes(bmp), lossless_jpeg, twelve_bit_jpeg):
         assert refused(body).kind == "unsupported"
+
+
+def test_a_webp_whose_canvas_is_not_its_picture_is_refused_before_it_is_drawn() -> None:
+    honest = encode(photo(), "WEBP", exif=exif_orientation(1))
+    assert honest[12:16] == b"VP8X"
+    forged = honest[:24] + (9999).to_bytes(3, "little") + honest[27:]
+    assert refused(forged).reason == "WebP is damaged: its sizes contradict each other"
+    animated = encode(Image.fromarray(photo()), "WEBP", save_all=True, append_images=[Image.fromarray(photo(1))])
+    assert decoded(animated).shape == photo().shape

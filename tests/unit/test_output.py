@@ -137,3 +137,12 @@ def test_a_completion_marker_grows_but_never_shrinks(output: Output) -> None:
     output.put_complete(None, 1, parts[:1], "a slow run")
     marker = json.loads(storage.read_bytes(uri))
     assert marker == {"date": None, "plans": 2, "parts": 2, "images": 8, "run_id": "run-2"}
+
+
+def test_a_runs_record_holds_no_secret(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEAzz")
+    failure = "UnavailableError: https://b/part?X-Amz-Signature=0123abcd with FwoGZXIvYXdzEAzz"
+    uri = output.put_run("run", {"parts": {"failures": [failure]}, "config": {"images_uri": "s3://u:p4ss@b"}})
+    assert json.loads(storage.read_bytes(uri)) == {
+        "parts": {"failures": ["UnavailableError: https://b/part?… with …"]}, "config": {"images_uri": "s3://…@b"},
+    }  # fmt: skip

@@ -9,6 +9,7 @@ from maskrcnn.coco.validate.dataset import Validation
 from maskrcnn.coco.validate.findings import Findings, rule_of, severity_of, to_json
 from maskrcnn.coco.validate.statistics import count_statistics
 from maskrcnn.printable import printable
+from maskrcnn.redaction import redact_values
 
 NUM_EXAMPLES = 2
 MOST_CATEGORIES = 20
@@ -25,7 +26,7 @@ def build_report(validations: dict[str, Validation]) -> dict[str, Any]:
             "files_checked": validation.files is not None,
             "statistics": count_statistics(scanned, is_training=validation.is_training) if scanned.is_whole else None,
         }
-    return {**report, "datasets": datasets}
+    return dict(redact_values({**report, "datasets": datasets}))
 
 
 def format_findings(findings: Findings) -> str:
