@@ -34,7 +34,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNN
 
 from maskrcnn import storage
 from maskrcnn.config import BACKBONES, PreprocessConfig, ThresholdConfig
-from maskrcnn.labelling.labeller import Labeller, ListedImage
+from maskrcnn.labelling.labeller import Labeller
+from maskrcnn.labelling.results import ListedImage
 from maskrcnn.model.bundle import load_network
 from maskrcnn.model.precision import resolve_device
 from maskrcnn.model.predictor import Predictor

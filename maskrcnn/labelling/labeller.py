@@ -21,7 +21,7 @@ import torch
 from maskrcnn import storage
 from maskrcnn.errors import BrokenDeviceError, ErrorKind, NoBucketError, OutageError, StorageError
 from maskrcnn.images import BadImage, read_header
-from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.results import ImageResult, ListedImage
 from maskrcnn.labelling.stages import ByteBudget, StageSeconds, Turns
 from maskrcnn.model.decode import DecodedImage, decode_image, decoded_bytes
 from maskrcnn.model.predictor import AnyPredictor
@@ -39,24 +39,14 @@ _POLL_S = 0.02
 
 
 @dataclass(frozen=True)
-class ListedImage:
-    """An image as it was planned."""
-
-    uri: str
-    etag: str
-    size: int
-
-
-@dataclass(frozen=True)
 class _Loaded:
     """An image on its way to the network, or the reason why it will not get there."""
 
     place: int
     image: DecodedImage | None = None
-    failure: ImageResult | None = None
+    failure: ImageResult | StorageError | None = None
+    """Of the image; or of its whole store, which is no result."""
     num_bytes: int = 0
-    outage: StorageError | None = None
-    """The store as a whole is away, which is no result."""
 
 
 @dataclass(frozen=True)
@@ -164,14 +154,12 @@ class Labeller:
                     case _Predicted():
                         num_predicting -= 1
                         finish(event.batch, event.outcomes)
-                    case _Loaded(outage=StorageError()):
+                    case _Loaded(failure=ImageResult() as failure):
+                        num_loading -= 1
+                        finish([event], [failure])
+                    case _Loaded(failure=StorageError() as outage):
                         num_loading -= 1
                         num_done += 1
-                        outage = event.outage
-                    case _Loaded(image=None):
-                        num_loading -= 1
-                        assert event.failure is not None
-                        finish([event], [event.failure])
                     case _Loaded():
                         num_loading -= 1
                         assert event.image is not None
@@ -233,7 +221,7 @@ class Labeller:
     def _decode(self, answer: ReadAnswer, seconds: StageSeconds) -> _Loaded:
         place, body = answer.place, answer.outcome
         if isinstance(body, OutageError | NoBucketError):
-            return _Loaded(place, outage=body)
+            return _Loaded(place, failure=body)
         if isinstance(body, StorageError):
             return _Loaded(place, failure=_failed(body.kind, body.reason))
         if isinstance(body, Exception):

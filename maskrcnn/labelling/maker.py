@@ -17,11 +17,11 @@ import torch
 from maskrcnn import storage
 from maskrcnn.config import Device, MasksKept, Precision, SliceConfig, ThresholdConfig
 from maskrcnn.errors import BundleError, IntegrityError, StorageError
-from maskrcnn.labelling.labeller import Labeller, ListedImage
+from maskrcnn.labelling.labeller import Labeller
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PlannedPart
 from maskrcnn.labelling.protocol import LabelledPart, LabelPart, PartExists, PutMarker, PutPart, converse, make_part
-from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.results import ImageResult, ListedImage
 from maskrcnn.labelling.stages import Span, StageSeconds
 from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
 from maskrcnn.model.loading import load_predictor

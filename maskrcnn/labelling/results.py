@@ -1,4 +1,4 @@
-"""What became of an image."""
+"""An image as it was planned, and what became of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from datetime import UTC, datetime
 
 from maskrcnn.errors import ErrorKind
 from maskrcnn.model.predictor import Detections
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """An image as it was planned."""
+
+    uri: str
+    etag: str
+    size: int
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from maskrcnn import images, storage
 from maskrcnn.config import PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import ERROR_KINDS
 from maskrcnn.images import BadImage
-from maskrcnn.labelling.labeller import Labeller, ListedImage
+from maskrcnn.labelling.labeller import Labeller
+from maskrcnn.labelling.results import ListedImage
 from maskrcnn.model.bundle import Category
 from maskrcnn.model.decode import DecodedImage, to_decoded
 from maskrcnn.model.predictor import Detections

@@ -17,8 +17,8 @@ from PIL import Image
 from maskrcnn import storage
 from maskrcnn.config import SliceConfig
 from maskrcnn.labelling import labeller as labeller_module
-from maskrcnn.labelling.labeller import Labeller, ListedImage
-from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.labeller import Labeller
+from maskrcnn.labelling.results import ImageResult, ListedImage
 from maskrcnn.labelling.stages import ByteBudget, StageSeconds, Turns
 from maskrcnn.model.bundle import load_bundle, load_network
 from maskrcnn.model.predictor import AnyPredictor, Predictor

@@ -14,8 +14,7 @@ from PIL import Image
 
 from maskrcnn.errors import BrokenDeviceError
 from maskrcnn.labelling import labeller as labeller_module
-from maskrcnn.labelling.labeller import ListedImage
-from maskrcnn.labelling.results import ImageResult
+from maskrcnn.labelling.results import ImageResult, ListedImage
 from maskrcnn.model.decode import DecodedImage
 from tests.blobs import BlobPredictor
 from tests.unit.test_labeller import build, listed
