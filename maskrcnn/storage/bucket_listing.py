@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import obstore
 
 from maskrcnn.errors import StorageError
@@ -47,6 +48,7 @@ class _Pages:
         self._stream: Any = None
         self._offset: str | None = None
         self._last_path: str | None = None
+        """The greatest so far."""
         self.is_sorted = True
         """All stores sort, but for S3's directory buckets: their listings cannot be taken up again."""
 
@@ -84,15 +86,33 @@ class _Pages:
         )
 
     def _not_seen_yet(self, chunk: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
-        """Leave out what came before the listing broke off: some stores know no offset, and folders' markers, which
-        come without their slash, lie behind themselves.
+        """Leave out what came before the listing was taken up again.
+
+        Some stores know no offset. And folders' markers come without their slash, so that their paths are not in the
+        order of their keys: `shelf/` comes behind `shelf-1.jpg`, as `shelf`.
         """
         import pyarrow.compute as pc
 
         if self._offset is not None:
             chunk = chunk.filter(pc.greater(chunk["path"], self._offset))
-        if len(chunk):
-            first, last = chunk["path"][0].as_py(), chunk["path"][-1].as_py()
-            self.is_sorted &= self._last_path is None or first.encode() > self._last_path.encode()
-            self._last_path = last
+        chunk = self._without_stray_markers(chunk)
+        if len(chunk) == 0:
+            return chunk
+        paths = chunk.filter(pc.greater(chunk["size"], 0))["path"]  # markers are empty
+        if len(paths):
+            is_behind = self._last_path is None or pc.greater(paths[0], self._last_path).as_py()
+            is_ascending = pc.all(pc.greater(paths[1:], paths[:-1]), min_count=0).as_py()
+            self.is_sorted &= is_behind and is_ascending
+        greatest = pc.max(chunk["path"]).as_py()
+        self._last_path = max(self._last_path or greatest, greatest, key=str.encode)
         return chunk
+
+    def _without_stray_markers(self, chunk: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+        """Leave out folders' markers that are no greater than what comes before them: they may be taken for it."""
+        import pyarrow as pa
+
+        strays = np.zeros(len(chunk), bool)
+        for place in np.flatnonzero(np.asarray(chunk["size"]) == 0):
+            before = chunk["path"][place - 1].as_py() if place else self._last_path
+            strays[place] = before is not None and chunk["path"][place].as_py().encode() <= before.encode()
+        return chunk.filter(pa.array(~strays)) if self.is_sorted and strays.any() else chunk

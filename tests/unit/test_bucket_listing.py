@@ -34,7 +34,9 @@ class Listings:
                     raise OSError("connection reset")
                 case "error page":
                     return
-            yield pa.record_batch({"path": paths[start : start + 3]})
+            chunk = paths[start : start + 3]
+            sizes = [0 if path.endswith("/") else 1 for path in chunk]
+            yield pa.record_batch({"path": [path.removesuffix("/") for path in chunk], "size": sizes})
 
 
 def listed(paths: list[str], faults: dict[int, str], uri: str = "s3://b/in", **options: Any) -> list[str]:
@@ -47,13 +49,20 @@ def listed(paths: list[str], faults: dict[int, str], uri: str = "s3://b/in", **o
 
 @settings(deadline=None)
 @given(
-    st.sets(st.text("ab/é\U0001f600", min_size=1, max_size=5), max_size=20),
+    st.sets(
+        st.text("ab-/é\U0001f600", min_size=1, max_size=5).filter(lambda key: "//" not in key and key[0] != "/"),
+        max_size=20,
+    ),
     st.dictionaries(st.integers(1, 12), st.just("broken"), max_size=3),
     st.booleans(),
 )
 def test_whatever_breaks_off_each_key_comes_once(paths: set[str], faults: dict[int, str], knows_offset: bool) -> None:
-    expected = sorted(paths, key=str.encode)
-    assert listed(expected, faults, knows_offset=knows_offset) == expected
+    keys = sorted(paths, key=str.encode)
+    found = listed(keys, faults, knows_offset=knows_offset)
+    assert len(found) == len(set(found))
+    images = {key for key in keys if not key.endswith("/")}
+    assert [path for path in found if path in images] == sorted(images, key=str.encode)
+    assert set(found) <= images | {key.removesuffix("/") for key in keys}
 
 
 @pytest.mark.parametrize("place", [1, 2, 3, 4])
@@ -62,9 +71,17 @@ def test_an_error_page_is_not_the_end(place: int) -> None:
     assert listed(paths, {place: "error page"}) == paths
 
 
+def test_a_marker_at_the_end_brings_nothing_back() -> None:
+    assert listed(["d/shelf-1.jpg", "d/shelf.jpg", "d/shelf/"], {}) == ["d/shelf-1.jpg", "d/shelf.jpg"]
+    keys = ["d/a.jpg", "d/b.jpg", "d/b0.jpg", "d/shelf-1.jpg", "d/shelf.jpg", "d/shelf/", "d/shelf/x.jpg"]
+    for place in range(1, 6):
+        assert listed(keys, {place: "broken"}).count("d/shelf-1.jpg") == 1
+
+
 def test_keys_that_come_unsorted_come_once_too() -> None:
-    paths = ["b", "c", "d", "a", "f", "e", "0"]
-    assert listed(paths, {}) == paths
+    for paths in (["b", "c", "d", "a", "f", "e", "0"], ["m", "a", "z"]):
+        for knows_offset in (True, False):
+            assert listed(paths, {}, knows_offset=knows_offset) == paths
 
 
 def test_a_listing_of_unsorted_keys_that_breaks_off_is_an_error() -> None:
