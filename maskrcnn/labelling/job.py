@@ -233,6 +233,7 @@ class LabellingJob:
             masks=self._config.masks,
             max_pixels=self._config.max_pixels,
             num_threads=pool.num_cpus,
+            reached_stores=storage.reached_stores(),
         )
 
     def _report(self, reconciled: protocol.Reconciled) -> RunReport:

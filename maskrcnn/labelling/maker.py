@@ -50,6 +50,8 @@ class MakerSettings:
     max_pixels: int
     num_threads: int
     """For torch and for decoding."""
+    reached_stores: tuple[str, ...] = ()
+    """By the driver: workers wait for these when they are away."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class PartMaker:
         *,
         keeps_spans: bool = False,
     ) -> None:
-        storage.expect_outages()  # the driver has reached these stores before it sent for workers
+        storage.expect_outages(settings.reached_stores)
         self._on_progress = on_progress
         self._writer = PartWriter(settings, keeps_spans=keeps_spans)
         # One network an actor: its threads are the actor's CPUs; but Ray may be told of more CPUs than there are, and

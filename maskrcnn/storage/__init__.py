@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from maskrcnn.errors import InputError
 from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
-from maskrcnn.storage.outages import OutageNotice, expect_outages, tell_of_outages
+from maskrcnn.storage.outages import OutageNotice, expect_outages, reached_stores, tell_of_outages
 from maskrcnn.storage.outside import check_no_credentials
 from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
 
@@ -42,6 +42,7 @@ __all__ = [
     "open_output",
     "put",
     "put_if_absent",
+    "reached_stores",
     "read_bytes",
     "read_object",
     "read_objects",

@@ -30,8 +30,16 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
 """Of an answer, or, as the client says it, of one object in an answer to a deletion, which has status 200."""
 _TIMEOUTS = ("kind: Timeout", "TimedOut", "timed out")
-_WORTH_A_RETRY = {408, 409, 429}
-"""Of the 4xx: slow, at the same time as another, too often."""
+_DENIED = {301, 307, 308, 400, 401, 403, 407}
+"""S3 answers 400, and redirects, for credentials and regions that are wrong."""
+_WORTH_A_RETRY = {408, 409, 425, 429}
+"""Slow, at the same time as another, too early, too often."""
+_CODES_WORTH_A_RETRY = {
+    *("RequestTimeout", "IncompleteBody", "BadDigest", "InternalError", "SlowDown", "OperationAborted"),
+    *("ConditionalRequestConflict", "XAmzContentSHA256Mismatch"),
+}
+_NOT_OFFERED = 501
+_REDIRECT = "redirect without LOCATION"
 
 _REMEDIES = {
     "RequestTimeTooSkewed": "this machine's clock is wrong; set it (NTP), then run the same command again",
@@ -43,6 +51,10 @@ _REMEDIES = {
     "PermanentRedirect": "the bucket is in another region; set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION",
 }
+
+
+class NotOfferedError(StorageError):
+    """The store has no such operation."""
 
 
 @contextmanager
@@ -60,29 +72,34 @@ def named_errors(uri: str) -> Iterator[None]:
             raise NoBucketError(uri, "no such bucket") from error
         raise NotFoundError(uri, "no such object or bucket") from error
     except AlreadyExistsError as error:
+        if _status(error) == 409:  # another put of the same key is on its way, and may fail yet
+            raise UnavailableError(uri, _reason(error)) from error
         raise ExistsError(uri, EXISTS) from error
     except (PermissionDeniedError, UnauthenticatedError) as error:
         raise AccessError(uri, _reason(error)) from error
     except InvalidPathError as error:
         rule = "a key with an empty, '.' or '..' path segment cannot be read; rename it or name a narrower prefix"
-        raise StorageError(uri, f"{rule}: {short_reason(error)}") from error
+        raise NotFoundError(uri, f"{rule}: {short_reason(error)}") from error
     except (BaseError, OSError) as error:
         raise _named(uri, error) from error
 
 
 def _named(uri: str, error: Exception) -> StorageError:
-    text = str(error)
-    if _code(error) == "NoSuchBucket":
+    text, code, status = str(error), _code(error), _status(error)
+    if code == "NoSuchBucket":
         return NoBucketError(uri, "no such bucket")
-    if _code(error) == "AccessDenied":
+    if code == "AccessDenied":
         return AccessError(uri, _reason(error))
-    if status := _STATUS.search(text):
-        code = int(status[1])
-        if code < 500 and code not in _WORTH_A_RETRY:
-            return AccessError(uri, _reason(error))
-    elif any(sign in text for sign in _TIMEOUTS):
-        return StorageTimeout(uri, short_reason(error))
-    return UnavailableError(uri, _reason(error))
+    if _REDIRECT in text:
+        return AccessError(uri, f"{_REMEDIES['PermanentRedirect']}: {short_reason(error)}")
+    if status is None:
+        is_timeout = any(sign in text for sign in _TIMEOUTS)
+        return (StorageTimeout if is_timeout else UnavailableError)(uri, short_reason(error))
+    if status == _NOT_OFFERED:
+        return NotOfferedError(uri, _reason(error))
+    if status >= 500 or status in _WORTH_A_RETRY or code in _CODES_WORTH_A_RETRY:
+        return UnavailableError(uri, _reason(error))
+    return (AccessError if status in _DENIED else StorageError)(uri, _reason(error))
 
 
 def check_is_stores_own(uri: str, etag: str | None) -> None:
@@ -110,6 +127,11 @@ def bare_etag(etag: str | None) -> str:
     return (etag or "").removeprefix("W/").strip('"')
 
 
+def _status(error: Exception) -> int | None:
+    match = _STATUS.search(str(error))
+    return int(match[1]) if match else None
+
+
 def _code(error: Exception) -> str:
     match = _CODE.search(str(error))
     return match[1] or match[2] if match else ""
@@ -117,8 +139,8 @@ def _code(error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     """Say what the store said, and what to do where its code is known."""
-    code, status = _code(error), _STATUS.search(str(error))
+    code, status = _code(error), _status(error)
     if not code:
         return short_reason(error)
-    answer = f"{code} ({status[1]})" if status else code
+    answer = f"{code} ({status})" if status else code
     return f"{_REMEDIES[code]}: {answer}" if code in _REMEDIES else f"the store says {answer}"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from urllib.error import HTTPError
 
 import obstore
 
@@ -21,8 +22,8 @@ from maskrcnn.errors import (
     StorageTimeout,
     UnavailableError,
 )
-from maskrcnn.storage.answers import bare_etag, check_is_stores_own, check_length, named_errors
-from maskrcnn.storage.base import LISTING_COLUMNS, ObjectMeta, PutAnswer
+from maskrcnn.storage.answers import NotOfferedError, bare_etag, check_is_stores_own, check_length, named_errors
+from maskrcnn.storage.base import LISTING_COLUMNS, ObjectMeta, PutAnswer, short_reason
 from maskrcnn.storage.bucket_listing import list_chunks
 from maskrcnn.storage.buckets import Deadlines, connect
 from maskrcnn.storage.outages import StoreWatch
@@ -45,6 +46,8 @@ LARGE_WRITE_DEADLINES = Deadlines(idle_s=None, whole_s=900)
 LARGE_ABOVE_BYTES = 8 << 20
 """What is not larger is also read whole when it is opened: one request, and its checksum can be checked."""
 READ_AHEAD_BYTES = 1 << 20
+MANY_ENCRYPTED = 20
+"""So many objects under keys, and none without, are how the bucket encrypts: others need not be asked for."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
@@ -64,6 +67,7 @@ class ObjectStore:
         self._parts = connect(root, WRITE_DEADLINES, num_retries=WRITE_TRIES.most)
         self._watch = StoreWatch(root, _BucketProbe(root, connect(root, PROBE_DEADLINES)))
         self._etag_is_md5 = root.startswith("s3://")
+        self._num_matches = self._num_encrypted = 0
 
     def read(self, uri: str) -> bytes:
         """GET a whole object, checked against the answer's own headers."""
@@ -93,21 +97,27 @@ class ObjectStore:
             return
         digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
         if digest == etag:
+            self._num_matches += 1
             return
         if not self._is_encrypted_by_key(uri):
             raise IntegrityError(uri, f"the body's MD5 is {digest}, the store says {etag}")
-        self._etag_is_md5 = False
-        logger.info("%s encrypts with keys of its own: its ETags are no MD5s, so only lengths are checked", self._root)
+        self._num_encrypted += 1
+        if self._num_encrypted >= MANY_ENCRYPTED and not self._num_matches:
+            self._etag_is_md5 = False
+            logger.info("%s encrypts with keys: its ETags are no MD5s, so only lengths are checked", self._root)
 
     def _is_encrypted_by_key(self, uri: str) -> bool:
         """Ask whether the object is under SSE-KMS or SSE-C, whose ETags look like an MD5 and are none."""
-        signed = obstore.sign(self._reads, "HEAD", self._key(uri), timedelta(seconds=60))
+        with named_errors(uri):
+            signed = obstore.sign(self._reads, "HEAD", self._key(uri), timedelta(seconds=60))
         try:
             request = urllib.request.Request(signed, method="HEAD")
             with urllib.request.urlopen(request, timeout=PROBE_DEADLINES.whole_s) as answer:
                 headers = answer.headers
-        except OSError:
-            return False
+        except OSError as error:
+            if isinstance(error, HTTPError) and error.code < 500:
+                return False
+            raise UnavailableError(uri, f"could not be asked for its encryption: {short_reason(error)}") from error
         encryption = headers.get("x-amz-server-side-encryption", "")
         return encryption.startswith("aws:kms") or "x-amz-server-side-encryption-customer-algorithm" in headers
 
@@ -143,6 +153,11 @@ class ObjectStore:
             self._write(uri, create)
         except ExistsError:
             return PutAnswer.EXISTS
+        except NotOfferedError:
+            logger.warning("%s has no create-only put: run one driver at a time on this output", self._root)
+            if self.exists(uri):
+                return PutAnswer.EXISTS
+            self.put(uri, body)
         except (StorageTimeout, UnavailableError) as error:
             logger.warning("lost the answer to a put: %s", error)
             return PutAnswer.UNKNOWN

@@ -9,11 +9,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from maskrcnn.errors import AccessError, MaskrcnnError, OutageError, StorageError, StorageTimeout, UnavailableError
+from maskrcnn.errors import (
+    AccessError,
+    MaskrcnnError,
+    NoBucketError,
+    NotFoundError,
+    OutageError,
+    StorageError,
+    StorageTimeout,
+    UnavailableError,
+)
 from maskrcnn.storage.retries import READ_TRIES, Tries, try_several
 
 logger = logging.getLogger(__name__)
@@ -29,15 +38,22 @@ MANY_OBJECTS = 8
 
 _Answer = TypeVar("_Answer")
 
-_expects_outages = threading.Event()
+_reached: set[str] = set()
+"""The stores that have answered, here or elsewhere. Others are not waited for: their name or endpoint is wrong."""
 
 
-def expect_outages() -> None:
-    """Wait for stores even before their first answer in this process: somebody else has reached them already.
+def reached_stores() -> tuple[str, ...]:
+    """Name the stores that have answered this process, for the processes that it sends for."""
+    return tuple(sorted(_reached))
 
-    By default a store that has never answered is given up after a few tries, since its name or endpoint is wrong.
+
+def expect_outages(reached: Iterable[str]) -> None:
+    """Wait for these stores even before their first answer here, since another process has reached them.
+
+    Args:
+        reached: its `reached_stores`.
     """
-    _expects_outages.set()
+    _reached.update(reached)
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,10 @@ class StoreWatch:
         self._failing: set[str] = set()
         """Since the last object that could be read."""
         self._away_since: float | None = None
+        self._found_there_at: float | None = None
+        """By a probe."""
+        self._pause_s = FIRST_PAUSE_S
+        """Until the next probe of a store that is away."""
         self._probed_at = 0.0
         self._num_probes = 0
         self._is_probing = False
@@ -115,6 +135,7 @@ class StoreWatch:
 
         Raises:
             OutageError: the store stayed away for `PATIENCE_S`.
+            NoBucketError: the bucket was there, and is gone; of one that never was, nothing is found.
             StorageError: as the store answers.
         """
         while True:
@@ -127,15 +148,23 @@ class StoreWatch:
             except AccessError as error:
                 if not (reads and self._good_uri and self._is_away(uri, error)):
                     raise
+            except NoBucketError as error:
+                if self._root not in _reached:
+                    raise NotFoundError(uri, error.reason) from error
+                raise
             except MaskrcnnError:
-                self._answered_at = self._clock()
+                self._note_answer()
                 raise
             else:
-                self._answered_at = self._clock()
-                if reads:
+                self._note_answer()
+                if reads and answer:  # of an empty object there is nothing to ask for
                     self._good_uri = uri
                     self._failing.clear()
                 return answer
+
+    def _note_answer(self) -> None:
+        self._answered_at = self._clock()
+        _reached.add(self._root)
 
     def _is_away(self, uri: str, error: StorageError) -> bool:
         """Find out whether the store as a whole is away; the first who asks probes it for all."""
@@ -145,9 +174,7 @@ class StoreWatch:
                 self._changed.wait()
             if self._away_since is not None:
                 return True
-            if self._answered_at is None and not _expects_outages.is_set():
-                return False
-            if self._answered_at is not None and self._clock() - self._answered_at < FRESH_S:
+            if self._root not in _reached or self._was_there_just_now(error):
                 return False
             self._is_probing = True
         is_there = False
@@ -156,12 +183,20 @@ class StoreWatch:
         finally:
             with self._changed:
                 self._is_probing = False
-                if not is_there:
+                if is_there:
+                    self._found_there_at = self._clock()
+                else:
                     self._away_since = self._clock()
+                    self._pause_s = FIRST_PAUSE_S
                 self._changed.notify_all()
         if not is_there:
             self._tell(f"is away, waiting for up to {PATIENCE_S / 60:.0f} min: {error.reason}", is_away=True)
         return not is_there
+
+    def _was_there_just_now(self, error: StorageError) -> bool:
+        # A refusal comes at once, so that answers before it say nothing of what is allowed now.
+        times = (self._found_there_at, None if isinstance(error, AccessError) else self._answered_at)
+        return any(time is not None and self._clock() - time < FRESH_S for time in times)
 
     def _tell(self, what: str, *, is_away: bool) -> None:
         text = f"{self._root} {what}"
@@ -173,16 +208,15 @@ class StoreWatch:
         """Return at once while the store is there; else probe it, or wait for whoever does."""
         if self._away_since is None:
             return
-        pause_s = FIRST_PAUSE_S
         while self._begin_probing():
             is_there = False
             try:
-                if self._clock() - self._probed_at < pause_s:
-                    self._sleep(pause_s)
+                if self._clock() - self._probed_at < self._pause_s:
+                    self._sleep(self._pause_s)
+                self._pause_s = min(self._pause_s * 2, MOST_PAUSE_S)
                 is_there = self._ask_probe(uri)
             finally:
                 self._end_probing(is_there)
-            pause_s = min(pause_s * 2, MOST_PAUSE_S)
 
     def _begin_probing(self) -> bool:
         """Say whether this thread is to probe; False once the store is there."""

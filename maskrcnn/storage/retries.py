@@ -33,7 +33,7 @@ class Tries:
 
 
 READ_TRIES = Tries(most=5, last_begin_s=15)
-"""Pauses of 5 s in all; or two tries of an object that does not answer."""
+"""Pauses of 4 to 8 s in all; or two tries of an object that does not answer."""
 WRITE_TRIES = Tries(most=24, last_begin_s=300)
 """What is written has cost much to make."""
 

@@ -53,7 +53,6 @@ def open_upload(store: Store, parts_client: Any, key: str, uri: str) -> Iterator
             return
         if store.exists(uri):
             raise ExistsError(uri, EXISTS)
-        abort_unfinished(uri)
         try:
             with named_errors(uri):
                 obstore.put(
@@ -67,6 +66,7 @@ def open_upload(store: Store, parts_client: Any, key: str, uri: str) -> Iterator
         except StorageError:
             if not _holds(store, uri, size):  # else only the last answer was lost
                 raise
+        abort_unfinished(uri)
 
 
 def _create(store: Store, uri: str, body: bytes) -> None:
@@ -89,9 +89,11 @@ def _holds(store: Store, uri: str, size: int) -> bool:
 
 
 def abort_unfinished(uri: str) -> None:
-    """Throw away the parts of earlier uploads to the same key that never came to their end: they cost as objects do.
+    """Throw away what other uploads to a key have sent, once the object is there: they cost as objects do.
 
-    Only S3 keeps such parts for ever. Whoever may not do that is told of the rule for the bucket that does it.
+    Most were cut off by a kill. One that still runs would put another object in the place of this one, which nobody
+    does here: it fails instead. Only S3 keeps such parts for ever. Whoever may not do that is told of the rule for the
+    bucket that does it.
     """
     parts = urlsplit(uri)
     if parts.scheme != "s3":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch.utils.data import DataLoader
@@ -46,12 +47,12 @@ def load_shares(
         collate_fn=keep_samples,
         pin_memory=pins_memory,
         prefetch_factor=PREFETCHED_STEPS if num_workers else None,
-        worker_init_fn=_set_up_process,
+        worker_init_fn=partial(_set_up_process, storage.reached_stores()),
     )
     return iter(loader)
 
 
-def _set_up_process(_: int) -> None:
-    """Make a loader's process one of many: on one thread, and patient, since others have reached these stores."""
+def _set_up_process(reached_stores: tuple[str, ...], _: int) -> None:
+    """Make a loader's process one of many: on one thread, and as patient as the one that sent for it."""
     torch.set_num_threads(1)
-    storage.expect_outages()
+    storage.expect_outages(reached_stores)

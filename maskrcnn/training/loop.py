@@ -29,14 +29,17 @@ class LoopSettings:
     """The actor that the driver watches."""
     uses_gpu: bool
     num_threads: int
+    reached_stores: tuple[str, ...]
+    """By the driver: workers wait for these when they are away."""
 
 
 def train_worker(worker_config: dict[str, Any]) -> None:
     """Train, as one worker of a group; nothing that it says or dies of tells a secret."""
     redact_output()
-    storage.expect_outages()  # the driver has reached these stores before it sent for workers
+    settings: LoopSettings = worker_config["settings"]
+    storage.expect_outages(settings.reached_stores)
     with redacted_errors():
-        _train(worker_config["settings"])
+        _train(settings)
 
 
 def _train(settings: LoopSettings) -> None:

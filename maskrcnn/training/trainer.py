@@ -14,7 +14,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from maskrcnn import cluster
+from maskrcnn import cluster, storage
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.errors import ClusterError, MaskrcnnError, TrainingFailedError
 from maskrcnn.progress import LiveLine, watched
@@ -89,6 +89,7 @@ def run_group(
         board=board,
         uses_gpu=group.num_gpus > 0,
         num_threads=group.num_cpus,
+        reached_stores=storage.reached_stores(),
     )
     is_elastic = group.min_workers < group.max_workers
     # Ray's own notes of a run; ours are in the output, and go on without them.
