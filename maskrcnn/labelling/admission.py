@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskrcnn import storage
-from maskrcnn.storage.outside import check_image_uri, check_no_credentials
+from maskrcnn.storage.outside import check_image_uri, check_no_secrets
 
 # Most rows of most manifests: only the others are looked at one by one.
 _PLAINLY_GOOD = r"^(?:(?:s3|gs)://[A-Za-z0-9._-]+|https?://[A-Za-z][A-Za-z0-9.-]*\.[A-Za-z]{2,})/"
@@ -36,7 +36,7 @@ def check_rows(rows: pa.Table, manifest_uri: str) -> None:
         if name != "image_uri" and _is_text(rows[name].type):
             column = rows[name].cast(pa.string())
             for text in column.filter(pc.match_substring_regex(column, _MAYBE_SECRET)).unique().to_pylist():
-                check_no_credentials(text, f"manifest column {name}", manifest_uri)
+                check_no_secrets(text, f"manifest column {name}", manifest_uri)
 
 
 def _is_text(kind: pa.DataType) -> bool:
