@@ -88,7 +88,9 @@ def has_secrets(text: str) -> bool:
 
 def redact_patterns(text: str) -> str:
     """Replace what looks like a secret, whatever the environment holds."""
-    text = _PATH_OR_FIELD.sub(_without_value, _redact_places_in_uris(text))
+    text = _redact_places_in_uris(text)
+    if _ANY_FIELD.search(text):
+        text = _PATH_OR_FIELD.sub(_without_value, text)
     text = _AUTHORIZATION.sub(rf"\1{MARK}", text)
     return _PRIVATE_KEY.sub(MARK, text)
 
