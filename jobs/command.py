@@ -20,7 +20,7 @@ import tyro
 from maskrcnn.config import UnusualValueWarning, flag
 from maskrcnn.errors import AccessError, InputError, MaskrcnnError, NotFoundError
 from maskrcnn.redacted_output import redact_output
-from maskrcnn.storage.outside import check_no_credentials
+from maskrcnn.storage.outside import check_no_secrets
 
 DONE, NOT_AS_IT_SHOULD_BE, WRONG_INPUT = 0, 1, 2
 
@@ -91,7 +91,7 @@ def _refuse_credentials(arguments: Any) -> None:
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name)
         if isinstance(value, str):
-            check_no_credentials(value, flag(field.name))
+            check_no_secrets(value, flag(field.name))
 
 
 @contextlib.contextmanager

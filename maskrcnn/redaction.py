@@ -28,14 +28,20 @@ _SIGNATURE_IN_QUERY = re.compile(
     re.IGNORECASE,
 )
 # As headers, in JSON, in a store's XML answers, in connection strings.
-_FIELD = re.compile(
-    rf"((?:{_SIGNING_FIELDS}|{_SECRET_FIELDS})['\"]?\s?(?:[=:>]|%3D)\s?['\"]?|\bSignature=)[^\s&,;'\"<>]{{8,}}",
-    re.IGNORECASE,
+_FIELD = (
+    rf"(?P<name>(?:{_SIGNING_FIELDS}|{_SECRET_FIELDS})['\"]?\s?(?:[=:>]|%3D)\s?['\"]?|\bSignature=)"
+    r"[^\s&,;'\"<>]{8,}"
 )
+# Folders may be named `key=value`, whatever the key: what stands in a path is no field.
+_PATH_END = r"[?#&;]|%3F|%26"
+_PATH = rf"(?P<path>(?:(?<=://)|(?<![^\s'\"])/)(?:(?!{_PATH_END})[^\s,'\"<>])+)"
+_PATH_OR_FIELD = re.compile(rf"{_PATH}|{_FIELD}", re.IGNORECASE)
+_BEHIND_A_PATH = re.compile(rf"(?:{_PATH_END}).*", re.IGNORECASE | re.DOTALL)
+_ANY_FIELD = re.compile(_FIELD, re.IGNORECASE)
 # What follows the colon is no port; an unescaped slash may stand in the secret.
 # Bounded, so that a hostile text costs no more than its length.
 _USER_AND_PASSWORD = re.compile(r"(?<=://)[^\s/@:\['\"<>]{0,256}:(?!\d{0,5}(?:[/?#\s'\"<>]|$))[^\s'\"<>]{0,1024}@")
-_ACCESS_KEY = re.compile(r"A[KS]IA[A-Z0-9]{16,}")
+_ACCESS_KEY = re.compile(r"(?<![A-Z0-9])A[KS]IA[A-Z0-9]{16}(?![A-Z0-9])")
 _AUTHORIZATION = re.compile(r"\b(bearer\s+|authorization\W{1,4}basic\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL)
 
@@ -65,20 +71,40 @@ def redact_values(value: Any) -> Any:
 
 
 def has_credentials(uri: str) -> bool:
-    """Say whether a URI carries a secret in itself: a query that signs it, `user:password@` or an access key."""
-    return redact_patterns(uri) != uri
+    """Say whether a URI or path carries a secret in itself: `user:password@`, an access key, or a query that signs it.
+
+    Its folders may be named as they like: `session_token=20240101`, or `the bearer of good news`.
+    """
+    if _redact_places_in_uris(uri) != uri:
+        return True
+    rest = _BEHIND_A_PATH.search(uri)
+    return rest is not None and _ANY_FIELD.search(rest[0]) is not None
+
+
+def has_secrets(text: str) -> bool:
+    """Say whether a text of any kind holds what looks like a secret."""
+    return redact_patterns(text) != text
 
 
 def redact_patterns(text: str) -> str:
     """Replace what looks like a secret, whatever the environment holds."""
-    if "?" in text:
-        text = _QUERY.sub(_without_signature, text)
-    text = _FIELD.sub(rf"\1{MARK}", text)
-    if "://" in text:
-        text = _USER_AND_PASSWORD.sub(f"{MARK}@", text)
-    text = _ACCESS_KEY.sub(MARK, text)
+    text = _redact_places_in_uris(text)
+    if _ANY_FIELD.search(text):
+        text = _PATH_OR_FIELD.sub(_without_value, text)
     text = _AUTHORIZATION.sub(rf"\1{MARK}", text)
     return _PRIVATE_KEY.sub(MARK, text)
+
+
+def _redact_places_in_uris(text: str) -> str:
+    if "?" in text:
+        text = _QUERY.sub(_without_signature, text)
+    if "://" in text:
+        text = _USER_AND_PASSWORD.sub(f"{MARK}@", text)
+    return _ACCESS_KEY.sub(MARK, text)
+
+
+def _without_value(found: re.Match[str]) -> str:
+    return found["path"] or f"{found['name']}{MARK}"
 
 
 def _without_signature(query: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which format a file is in, how large its image is, and whether it is whole. Nothing is decoded here.
+"""Which format a file is in, how large its image is, and whether it is whole. Hardly anything is decoded here.
 
 Decoders let much pass: a JPEG or WebP whose second half was zeroed, a PNG cut before its end. And they fail over what
 has nothing to do with the pixels: a text chunk, a preview, a GPS tag. So each file is walked first by its format's

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
+from PIL.WebPImagePlugin import WebPImageFile
+
 from maskrcnn.images.defect import ImageDefectError, corrupt
 from maskrcnn.images.tiff import orientation_of
 
-_LIKELY_ZERO_TAIL = 1 / 8
-"""Share of a lossy WebP that may end in zeros: flat images reach 1/13 when tiny, 1/18 when large. Lossless ones are
-not judged by it: four fifths of one may be zeros."""
+_LONG_ZERO_TAIL = 256
+"""Bytes. Flat images end so too, in zeros that stand for pixels."""
+_CUT_FROM_TAIL = 128
+"""Bytes. Encoders write up to 4 more than are read."""
 _ANIMATED = 0x02
 """Of the flags in front of an extended file."""
 
@@ -39,11 +43,30 @@ def pare(body: bytes) -> bytes:
     for name, begin, end in _chunks(body):
         if is_still and name in _FRAME_SIZES and _FRAME_SIZES[name](body, begin) != size(body)[:2]:
             raise corrupt("WebP is damaged: its sizes contradict each other")
-        payload = body[begin:end] if name == b"VP8 " else b""
-        num_zeros = len(payload) - len(payload.rstrip(b"\0"))
-        if num_zeros > 256 and num_zeros > _LIKELY_ZERO_TAIL * len(payload):
-            raise corrupt(f"WebP is damaged: its last {num_zeros} bytes of image data are 0")
+        # Lossless ones are not judged by it: four fifths of one may be zeros.
+        if name == b"VP8 " and _FRAME_SIZES[name](body, begin) == size(body)[:2]:
+            _check_tail(body[begin:end])
     return body
+
+
+def _check_tail(payload: bytes) -> None:
+    """Refuse a lossy image that was zeroed from some point on.
+
+    Zeros decode as blocks without detail, a fraction of a bit each, so that the decoder is done long before they end.
+    An encoder writes none that are not read.
+    """
+    num_zeros = len(payload) - len(payload.rstrip(b"\0"))
+    if num_zeros > _LONG_ZERO_TAIL and _decodes(payload[:-_CUT_FROM_TAIL]):
+        raise corrupt(f"WebP is damaged: its last {num_zeros} bytes of image data are 0")
+
+
+def _decodes(payload: bytes) -> bool:
+    chunk = struct.pack("<4sI", b"VP8 ", len(payload)) + payload + bytes(len(payload) % 2)
+    try:
+        WebPImageFile(io.BytesIO(struct.pack("<4sI4s", b"RIFF", 4 + len(chunk), b"WEBP") + chunk)).load()
+    except Exception:  # Pillow raises all sorts
+        return False
+    return True
 
 
 def _lossy_size(body: bytes, begin: int) -> tuple[int, int]:

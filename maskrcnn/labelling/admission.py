@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskrcnn import storage
-from maskrcnn.storage.outside import check_image_uri, check_no_credentials
+from maskrcnn.storage.outside import check_image_uri, check_no_secrets
 
 # Most rows of most manifests: only the others are looked at one by one.
 _PLAINLY_GOOD = r"^(?:(?:s3|gs)://[A-Za-z0-9._-]+|https?://[A-Za-z][A-Za-z0-9.-]*\.[A-Za-z]{2,})/"
@@ -14,7 +16,8 @@ _PLAINLY_GOOD_HERE = r"^/[^:]*$"
 _NOT_SO_PLAIN = (
     r"[\x00%\\?@]|\.\.|://.*://|metadata|A[KS]IA|(?i:(?:key|token|signature|credential)['\"]?\s?[=:>]|bearer)"
 )
-_MAYBE_SECRET = r"[?@=:]|A[KS]IA|(?i:bearer)"
+_LISTS = (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray, pa.ListViewArray, pa.LargeListViewArray)
+_MAYBE_SECRET = r"[?@=:>]|%3[Dd]|A[KS]IA|-----BEGIN|(?i:bearer|authorization)"
 
 
 def check_rows(rows: pa.Table, manifest_uri: str) -> None:
@@ -33,11 +36,33 @@ def check_rows(rows: pa.Table, manifest_uri: str) -> None:
     for uri in uris.filter(pc.invert(is_plain)).to_pylist():
         check_image_uri(uri, manifest_uri)
     for name in rows.column_names:
-        if name != "image_uri" and _is_text(rows[name].type):
-            column = rows[name].cast(pa.string())
-            for text in column.filter(pc.match_substring_regex(column, _MAYBE_SECRET)).unique().to_pylist():
-                check_no_credentials(text, f"manifest column {name}", manifest_uri)
+        if name != "image_uri":
+            for chunk in rows[name].chunks:
+                _check_texts(chunk, f"manifest column {name}", manifest_uri)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return any(is_one(kind) for is_one in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+def _check_texts(array: pa.Array, thing: str, manifest_uri: str) -> None:
+    for texts in _texts_in(array):
+        maybe_secret = texts.filter(pc.match_substring_regex(texts, _MAYBE_SECRET))
+        for text in maybe_secret.unique().to_pylist():
+            check_no_secrets(text, thing, manifest_uri)
+
+
+def _texts_in(array: pa.Array) -> Iterator[pa.Array]:
+    """Find the strings of an array, however deep they lie in it."""
+    if isinstance(array, pa.ExtensionArray):
+        yield from _texts_in(array.storage)
+    elif isinstance(array, pa.DictionaryArray):
+        yield from _texts_in(array.dictionary)
+    elif isinstance(array, pa.RunEndEncodedArray):
+        yield from _texts_in(array.values)
+    elif isinstance(array, pa.MapArray):
+        yield from _texts_in(array.keys)
+        yield from _texts_in(array.items)
+    elif isinstance(array, pa.StructArray | pa.UnionArray):
+        for place in range(array.type.num_fields):
+            yield from _texts_in(array.field(place))
+    elif isinstance(array, _LISTS):
+        yield from _texts_in(array.flatten())
+    elif isinstance(array, pa.StringArray | pa.LargeStringArray | pa.StringViewArray):
+        yield array.cast(pa.string())

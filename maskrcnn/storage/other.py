@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import fsspec
 
@@ -24,6 +25,7 @@ from maskrcnn.errors import (
 from maskrcnn.storage.base import EXISTS, ObjectMeta, PutAnswer, listing_batch, short_reason
 from maskrcnn.storage.outages import StoreWatch
 from maskrcnn.storage.retries import READ_TRIES, WRITE_TRIES, Tries
+from maskrcnn.storage.watched_file import WatchedFile
 
 if TYPE_CHECKING:
     import pyarrow
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LISTING_BATCH_SIZE = 10_000
-IDLE_S, WHOLE_S = 9, 60
-"""How long a request over HTTP may take without a byte, and as a whole."""
 
 _ABSENT = {404, 410}
 _DENIED = {401, 403, 407}
@@ -47,7 +47,7 @@ class FsspecStore:
     def __init__(self, root: str) -> None:
         self._scheme = root.split("://", 1)[0]
         try:
-            self._fs: Any = fsspec.core.url_to_fs(root, **_options(self._scheme))[0]
+            self._fs = _open_file_system(root, self._scheme)
         except (ImportError, ValueError) as error:
             raise InputError(root, f"cannot be opened: {error}") from error
         self._has_warned = False
@@ -78,7 +78,7 @@ class FsspecStore:
     def open_input(self, uri: str) -> BinaryIO:
         """Open an object for reading."""
         file: BinaryIO = self._ask(uri, lambda: self._fs.open(uri, "rb"))
-        return file
+        return io.BufferedReader(WatchedFile(uri, file, lambda request: self._ask(uri, request, reads=True)))
 
     @contextmanager
     def open_output(self, uri: str) -> Iterator[BinaryIO]:
@@ -117,8 +117,12 @@ class FsspecStore:
             self._ask(uri, lambda: self._fs.rm_file(uri), WRITE_TRIES)
 
     def exists(self, uri: str) -> bool:
-        """Say whether an object is there."""
-        return self._ask(uri, lambda: bool(self._fs.isfile(uri)))
+        """Say whether an object is there; not by `isfile`, which takes a store that fails for one that has nothing."""
+        try:
+            entry = self._ask(uri, lambda: self._fs.info(uri))
+        except NotFoundError:
+            return False
+        return bool(entry.get("type") != "directory")
 
     def stat(self, uri: str) -> ObjectMeta:
         """Give an object's etag, size and time."""
@@ -146,13 +150,12 @@ class FsspecStore:
         return ObjectMeta(uri, tag.strip('"') or f"{size}-{int(modified_s * 1e9)}", size, modified_s)
 
 
-def _options(scheme: str) -> dict[str, Any]:
+def _open_file_system(root: str, scheme: str) -> Any:
     if scheme not in ("http", "https"):
-        return {}
-    import aiohttp
+        return fsspec.core.url_to_fs(root)[0]
+    from maskrcnn.storage.http_files import HttpFiles
 
-    # fsspec itself waits for five minutes.
-    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=WHOLE_S, sock_connect=IDLE_S, sock_read=IDLE_S)}}
+    return HttpFiles()
 
 
 class _FsspecProbe:
@@ -184,21 +187,24 @@ def _named_errors(uri: str) -> Iterator[None]:
 
 def _named(uri: str, error: BaseException) -> StorageError | None:
     """Give an error its name here; None for what is no failure of a store."""
-    cause, reason = error.__cause__, short_reason(error)
-    if isinstance(error, FileNotFoundError) and (_is_of_http(cause) or isinstance(cause, TimeoutError)):
-        return _named(uri, cause)  # fsspec says that nothing is there, whatever the server said
+    reason = short_reason(error)
     if isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError):
         return NotFoundError(uri, reason)
     if isinstance(error, PermissionError):
         return AccessError(uri, reason)
     if isinstance(error, TimeoutError):
         return StorageTimeout(uri, reason)
+    refused = getattr(error, "os_error", None)
+    if isinstance(refused, PermissionError):
+        return AccessError(uri, str(refused.strerror))
+    if _is_of_http(error) and isinstance(error, ValueError):
+        return StorageError(uri, reason)  # a redirect to what is no URL, as the next try's would be
     if _is_of_http(error):
         return _named_by_status(uri, getattr(error, "status", 500), reason)
     return UnavailableError(uri, reason) if isinstance(error, OSError) else None
 
 
-def _is_of_http(error: BaseException | None) -> TypeGuard[BaseException]:
+def _is_of_http(error: BaseException) -> bool:
     return type(error).__module__.startswith("aiohttp")  # which need not be installed
 
 

@@ -11,10 +11,11 @@ import ipaddress
 import re
 import socket
 import unicodedata
+from typing import NoReturn
 from urllib.parse import unquote, urlsplit
 
 from maskrcnn.errors import InputError
-from maskrcnn.redaction import has_credentials, redact
+from maskrcnn.redaction import has_credentials, has_secrets, redact
 
 OPEN_SCHEMES = frozenset({"s3", "gs", "az", "abfs", "abfss", "http", "https"})
 """Of the URIs in a manifest; besides the scheme of the manifest itself, which its user chose. Not among them are the
@@ -41,16 +42,28 @@ _COMPATIBLE = ipaddress.ip_network("::/96")
 
 
 def check_no_credentials(uri: str, thing: str, place: str = "") -> None:
-    """Refuse a URI that carries a secret.
+    """Refuse a URI or path that carries a secret.
 
     Raises:
         InputError: naming it without the secret.
     """
     if has_credentials(uri):
-        rule = f"must hold no credentials, got {redact(uri):.300}"
-        raise InputError(
-            thing, rule, place, "give them by the environment or a role; a signed URL is another every day"
-        )
+        _refuse_credentials(uri, thing, place)
+
+
+def check_no_secrets(text: str, thing: str, place: str = "") -> None:
+    """Refuse a text of any kind that holds a secret.
+
+    Raises:
+        InputError: naming it without the secret.
+    """
+    if has_secrets(text):
+        _refuse_credentials(text, thing, place)
+
+
+def _refuse_credentials(text: str, thing: str, place: str) -> NoReturn:
+    rule = f"must hold no credentials, got {redact(text):.300}"
+    raise InputError(thing, rule, place, "give them by the environment or a role; a signed URL is another every day")
 
 
 def check_image_uri(uri: str, manifest_uri: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -100,6 +101,68 @@ def test_credentials_are_refused_in_every_column_and_not_repeated() -> None:
     check_rows(
         pa.table({"image_uri": ["s3://b/a.jpg"], "shelf": ["a=b?c@d:e"], "none": pa.nulls(1, pa.string())}), REMOTE
     )
+
+
+SECRET = "https://b/a.jpg?X-Amz-Signature=0123abcd"
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([SECRET], pa.large_string()),
+        pa.array([SECRET], pa.string_view()),
+        pa.array([SECRET]).dictionary_encode(),
+        pa.array([{"inner": {"link": SECRET}}]),
+        pa.array([["fine", SECRET]]),
+        pa.array([[SECRET]], pa.large_list(pa.string())),
+        pa.array([[SECRET]], pa.list_(pa.string(), 1)),
+        pa.array([[SECRET]], pa.list_view(pa.large_string())),
+        pa.array([[("link", SECRET)]], pa.map_(pa.string(), pa.string())),
+        pa.array([[(SECRET, 1)]], pa.map_(pa.string(), pa.int64())),
+        pa.array([[{"link": SECRET}]]).slice(0, 1),
+        pa.RunEndEncodedArray.from_arrays([1], [SECRET]),
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([SECRET])]),
+        pa.array([json.dumps({"link": SECRET})], pa.json_()),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_credentials_are_refused_however_deep_they_lie(column: pa.Array) -> None:
+    rows = pa.table({"image_uri": ["s3://b/a.jpg"], "extra": column})
+    with pytest.raises(InputError, match="manifest column extra must hold no credentials") as caught:
+        check_rows(rows, REMOTE)
+    assert "0123abcd" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["shelf=12/b"]).dictionary_encode(),
+        pa.array([{"folder": "/photos/session_token=20240101xx/a.jpg", "n": 1}, None]),
+        pa.array([[], None, ["a", None]]),
+        pa.array([b"\xff=\x00"]),
+        pa.array([1.5]),
+        pa.nulls(1),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_columns_of_every_kind_are_let_in(column: pa.Array) -> None:
+    check_rows(pa.table({"image_uri": ["s3://b/a.jpg"] * len(column), "extra": column}), REMOTE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<SecretAccessKey>0123abcd</SecretAccessKey>",
+        "X-Amz-Security-Token%3D0123abcd",
+        "-----BEGIN PRIVATE KEY-----\n0123abcd",
+        "authorization/basic 0123abcd0123abcd",
+        "Bearer 0123abcd0123abcd",
+        "the key AKIAIOSFODNN7EXAMPLE",
+    ],
+)
+def test_secrets_of_every_kind_are_refused_in_columns(text: str) -> None:
+    with pytest.raises(InputError, match="must hold no credentials"):
+        check_rows(pa.table({"image_uri": ["s3://b/a.jpg"], "note": [text]}), REMOTE)
 
 
 def test_no_uri_of_ours_may_hold_credentials() -> None:

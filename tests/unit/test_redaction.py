@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.redaction import has_credentials, redact, redact_values
+from maskrcnn.redaction import has_credentials, has_secrets, redact, redact_values
 
 S3_QUERY = (
     "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Fus-east-1%2Fs3%2Faws4_request"
@@ -43,7 +43,7 @@ S3_QUERY = (
 def test_secrets_are_taken_out(text: str, redacted: str) -> None:
     assert redact(text) == redacted
     assert redact(redacted) == redacted
-    assert has_credentials(text)
+    assert has_secrets(text)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,10 @@ def test_secrets_are_taken_out(text: str, redacted: str) -> None:
         "abfs://container@account.dfs.core.windows.net/a.jpg",
         "/home/anna/photos of AKIA/a b.jpg",
         "the bearer of bad news: signature does not match",
+        "s3://photos/KASIASTOREPHOTOS20240101/a.jpg",
+        "s3://photos/ASIAPACIFICREGIONSTORE01/a.jpg",
+        "s3://photos/session_token=20240101xx/secret_key=abcdefghij/a.jpg",
+        "/photos/session_token=20240101xx/a.jpg",
         "--images holds no images, or does not exist, in s3://bucket/photos; see --help",
         "",
     ],
@@ -65,6 +69,39 @@ def test_secrets_are_taken_out(text: str, redacted: str) -> None:
 def test_harmless_text_stays(text: str) -> None:
     assert redact(text) == text
     assert not has_credentials(text)
+    assert not has_secrets(text)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://b/a.jpg?x=1&session_token=0123abcd",
+        "https://b/a.jpg?X-Amz-Signature=0123abcd",
+        "https://b/a b/%68.jpg%3FX-Amz-Signature%3D0123abcd",
+        "https://b/a.jpg#secret_access_key=0123abcd",
+        "AccountName=a;AccountKey=0123abcd",
+        "s3://key:0123abcd@bucket/a.jpg",
+        "s3://AKIAIOSFODNN7EXAMPLE@bucket/a.jpg",
+        "s3://bucket/AKIAIOSFODNN7EXAMPLE/a.jpg",
+    ],
+)
+def test_uris_that_carry_a_secret_are_known_and_redacted(uri: str) -> None:
+    assert has_credentials(uri)
+    assert "0123abcd" not in redact(uri)
+    assert "AKIA" not in redact(uri)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "session_token=20240101xx/a.jpg",
+        "s3://photos/many photos/session_token=20240101xx/a.jpg",
+        "s3://photos/the bearer of-very-good-news-2024/a.jpg",
+        "s3://photos/Signature=20240101/security-token: 12345678/a.jpg",
+    ],
+)
+def test_folders_may_be_named_as_they_like(path: str) -> None:
+    assert not has_credentials(path)
 
 
 def test_secrets_of_the_environment_are_taken_out_as_it_is_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -96,8 +133,20 @@ def test_values_of_json_are_redacted_inside() -> None:
     assert redact_values(given) == {"uri": "s3://…@b", "n": 1, "list": [["s3://…@b", None]], "inner": {"ok": True}}
 
 
-@pytest.mark.parametrize("text", ["?" * 100_000, "://a:b" * 20_000, "x?sig=" * 20_000, "bearer " * 20_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "?" * 100_000,
+        "://a:b" * 20_000,
+        "x?sig=" * 20_000,
+        "bearer " * 20_000,
+        "?" + "token=" * 20_000,
+        "://" * 30_000,
+        " /a" * 30_000,
+    ],
+)
 def test_hostile_text_costs_no_more_than_its_length(text: str) -> None:
     begin = time.monotonic()
     redact(text)
+    has_credentials(text)
     assert time.monotonic() - begin < 2
