@@ -34,7 +34,8 @@ from maskrcnn.errors import TRANSIENT_KINDS
 from maskrcnn.labelling import protocol
 from maskrcnn.labelling.backlog import MAX_ROWS_PER_PLAN, Backlog
 from maskrcnn.labelling.manifest import Manifest
-from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.output import Output
+from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.row_groups import open_parquet, read_batches
 
 ROWS_PER_PART = 2048

@@ -29,7 +29,8 @@ from maskrcnn.config import PreprocessConfig, ThresholdConfig
 from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings, PartMaker
-from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.output import Output
+from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.stages import Span
 from maskrcnn.model.bundle import load_bundle
 from maskrcnn.model.precision import resolve_device

@@ -24,8 +24,9 @@ from maskrcnn.labelling.costs import find_costs, load_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast, forecast_run
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
-from maskrcnn.labelling.output import Output, PlanHeader, complete_name, num_rows_by_date
+from maskrcnn.labelling.output import Output, complete_name
 from maskrcnn.labelling.plan import PartId, PlannedPart
+from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.pool import Pool, name_device, size_pool
 from maskrcnn.labelling.record import DryRun, Tally, build_record, warn_if_late
 from maskrcnn.model.bundle import Bundle, load_bundle

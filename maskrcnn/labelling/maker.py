@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from maskrcnn import storage
 from maskrcnn.config import Device, MasksKept, Precision, SliceConfig, ThresholdConfig
-from maskrcnn.errors import BundleError, IntegrityError, StorageError
+from maskrcnn.errors import BundleError, StorageError
 from maskrcnn.labelling.labeller import Labeller
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PlannedPart
+from maskrcnn.labelling.plan_files import PlanFile, read_again_if_damaged
 from maskrcnn.labelling.protocol import LabelledPart, LabelPart, PartExists, PutMarker, PutPart, converse, make_part
 from maskrcnn.labelling.results import ImageResult, ListedImage
 from maskrcnn.labelling.stages import Span, StageSeconds
@@ -27,8 +27,6 @@ from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
 from maskrcnn.model.loading import load_predictor
 
 MAX_OPEN_PLANS = 4
-MOST_WRONG_PLANS = 2
-"""Bytes that were wrong on the wire are right the next time."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class PartWriter:
         self.spans: list[Span] = []
         self._keeps_spans = keeps_spans
         self._output = Output(settings.output_uri)
-        self._open_plans: OrderedDict[int, pq.ParquetFile] = OrderedDict()
+        self._open_plans: OrderedDict[int, PlanFile] = OrderedDict()
         self._plans_lock = threading.Lock()
         self._stamp = RunStamp(
             run_id=settings.run_id,
@@ -195,29 +193,23 @@ class PartWriter:
         """Read a part's rows of its plan.
 
         Raises:
-            IntegrityError: when the plan's checksums are wrong, twice.
+            IntegrityError: when the plan was damaged, twice.
+            OutputError: when it is no plan.
             StorageError: as the store answers.
         """
-        for num_tries in range(1, MOST_WRONG_PLANS + 1):
-            try:
-                return self._read_keys(part)
-            except (pa.ArrowException, OSError) as error:
-                if num_tries == MOST_WRONG_PLANS:
-                    raise IntegrityError(self._output.plan_uri(part.id.plan), str(error)) from error
-        raise AssertionError
+        return read_again_if_damaged(self._output.plan_uri(part.id.plan), lambda: self._read_keys(part))
 
     def _read_keys(self, part: PlannedPart) -> pa.Table:
         number = part.id.plan
         with self._plans_lock:
             if number not in self._open_plans:
-                file = storage.open_input(self._output.plan_uri(number))
-                self._open_plans[number] = pq.ParquetFile(file, page_checksum_verification=True)
+                self._open_plans[number] = PlanFile(self._output.plan_uri(number))
                 if len(self._open_plans) > MAX_OPEN_PLANS:
-                    self._open_plans.popitem(last=False)[1].close(force=True)
+                    self._open_plans.popitem(last=False)[1].close()
             try:
-                return self._open_plans[number].read_row_group(part.id.part)
+                return self._open_plans[number].read([part.id.part])
             except BaseException:
-                del self._open_plans[number]  # its footer may be what is wrong
+                self._open_plans.pop(number).close()
                 raise
 
 

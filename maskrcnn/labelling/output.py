@@ -11,13 +11,11 @@ Nothing in plans/, table/ and errors/ is ever overwritten or deleted.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,44 +27,21 @@ from maskrcnn import storage
 from maskrcnn.errors import TRANSIENT_KINDS, AccessError, NotFoundError, OutputError
 from maskrcnn.labelling.digests import RECORD, Records, digest_attempts
 from maskrcnn.labelling.plan import PLANNED_COLUMNS, PartId, PlannedPart, parse_part_id
+from maskrcnn.labelling.plan_files import PlanFile, PlanHeader, plan_to_parquet, read_plan
 from maskrcnn.redaction import redact_values
 from maskrcnn.storage import PutAnswer
 
-FORMAT_VERSION = 1
 FILES_AT_ONCE = 16
 ROWS_A_READER = 1 << 18
 """Of a plan; more of them are read by several threads."""
 ROWS_AT_ONCE = 1 << 14
 """That a thread holds as text."""
 
-_HEADER_KEY = b"maskrcnn"
 _PLAN_FILE = re.compile(r"/plans/(\d{6,})\.parquet$")
 _MARKER_FILE = re.compile(r"/(?:date=([^/]+)/)?(part-\d{6}-\d{5,})$")
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class PlanHeader:
-    """What a plan says of itself, apart from its rows."""
-
-    token: str
-    """Tells one driver's plan from another's."""
-    settings: dict[str, Any]
-    """What every run on this OUTPUT must have in common."""
-    rows_per_part: int
-    num_rows_by_date: tuple[tuple[str | None, int], ...]
-    """In the order of the parts."""
-
-    def parts(self, number: int) -> list[PlannedPart]:
-        """List the plan's parts."""
-        parts: list[PlannedPart] = []
-        for date, num_rows in self.num_rows_by_date:
-            for start in range(0, num_rows, self.rows_per_part):
-                num_images = min(self.rows_per_part, num_rows - start)
-                parts.append(PlannedPart(PartId(number, len(parts)), date, num_images))
-        return parts
 
 
 class Output:
@@ -96,8 +71,7 @@ class Output:
     def header(self, number: int) -> PlanHeader:
         """Read a plan's header; plans never change, so each is read once."""
         if number not in self._headers:
-            with storage.open_input(self.plan_uri(number)) as file:
-                self._headers[number] = _parse_header(pq.ParquetFile(file), self.plan_uri(number))
+            self._headers[number] = read_plan(self.plan_uri(number), lambda plan: plan.header)
         return self._headers[number]
 
     def read_token(self, number: int) -> str | None:
@@ -117,13 +91,12 @@ class Output:
         return _in_parallel(self._read_planned, slices)
 
     def _read_planned(self, parts: list[PlannedPart]) -> Records:
-        with storage.open_input(self.plan_uri(parts[0].id.plan)) as file:
-            plan_file = pq.ParquetFile(file, page_checksum_verification=True)
-            digested = [
-                digest_attempts(plan_file.read_row_groups([part.id.part for part in some], list(PLANNED_COLUMNS)))
-                for some in _slices(parts, ROWS_AT_ONCE)
-            ]
-        return np.concatenate(digested)
+        def read(plan: PlanFile) -> Records:
+            some_at_once = _slices(parts, ROWS_AT_ONCE)
+            rows = (plan.read([part.id.part for part in some], PLANNED_COLUMNS) for some in some_at_once)
+            return np.concatenate([digest_attempts(some) for some in rows])
+
+        return read_plan(self.plan_uri(parts[0].id.plan), read)
 
     def read_parts(self, numbers: Sequence[int]) -> list[PlannedPart]:
         """List the parts of some plans."""
@@ -210,40 +183,6 @@ def complete_name(date: str | None) -> str:
     return "all" if date is None else date
 
 
-def plan_to_parquet(rows: pa.Table, header: PlanHeader) -> bytes:
-    """Give a plan as Parquet: a row group a part, so that a worker reads its part's keys and nothing else."""
-    text = {
-        "format_version": FORMAT_VERSION,
-        "token": header.token,
-        "settings": header.settings,
-        "rows_per_part": header.rows_per_part,
-        "num_rows_by_date": header.num_rows_by_date,
-    }
-    metadata = {**(rows.schema.metadata or {}), _HEADER_KEY: json.dumps(text).encode()}
-    rows = rows.replace_schema_metadata(metadata)
-    sink = io.BytesIO()
-    # Statistics would only swell the footer, which every planner reads. Checksums, because large plans are read by
-    # ranges, of which no store sends any.
-    options = {"compression": "zstd", "write_statistics": False, "write_page_checksum": True}
-    with pq.ParquetWriter(sink, rows.schema, **options) as writer:
-        start = 0
-        for part in header.parts(0):
-            writer.write_table(rows.slice(start, part.num_images), row_group_size=part.num_images)
-            start += part.num_images
-    return sink.getvalue()
-
-
-def num_rows_by_date(rows: pa.Table) -> tuple[tuple[str | None, int], ...]:
-    """Count the rows of each date, in the order of the rows; a date's rows stand together."""
-    encoded = rows["date"].combine_chunks().dictionary_encode(null_encoding="encode")
-    counts: dict[str | None, int] = {}
-    dictionary = encoded.dictionary.to_pylist()
-    runs = encoded.indices.value_counts().to_pylist()
-    for run in runs:
-        counts[dictionary[run["values"]]] = run["counts"]
-    return tuple(counts.items())
-
-
 def _slices(parts: list[PlannedPart], num_images: int) -> Iterator[list[PlannedPart]]:
     """Cut parts into lists of at most ``num_images`` images, or of one part."""
     ends = np.cumsum([part.num_images for part in parts])
@@ -263,18 +202,6 @@ def _read_failed(part_uri: str, kinds: Collection[str]) -> Records:
     except NotFoundError:  # marked, and its worker died before the part was put
         return np.zeros(0, RECORD)
     return digest_attempts(rows.filter(pc.is_in(rows["error_kind"], value_set=pa.array(list(kinds), pa.string()))))
-
-
-def _parse_header(plan_file: pq.ParquetFile, uri: str) -> PlanHeader:
-    metadata = plan_file.schema_arrow.metadata or {}
-    if _HEADER_KEY not in metadata:
-        raise OutputError("the plan", "has no header of this program", uri, "is this another program's folder?")
-    header = json.loads(metadata[_HEADER_KEY])
-    if header["format_version"] > FORMAT_VERSION:
-        rule = f"has format {header['format_version']}, this version reads up to {FORMAT_VERSION}"
-        raise OutputError("the plan", rule, uri, "upgrade maskrcnn")
-    by_date = tuple((date, num_rows) for date, num_rows in header["num_rows_by_date"])
-    return PlanHeader(header["token"], header["settings"], header["rows_per_part"], by_date)
 
 
 def _persistence(is_transient: bool) -> str:

@@ -72,7 +72,7 @@ class ListParts:
 
 @dataclass(frozen=True)
 class MakeParts:
-    """Label these parts. Answer: the set of PartId that are now in the table."""
+    """Label these parts. Answer: the set of PartId that are in the table now, by the word of those who made them."""
 
     parts: tuple[PlannedPart, ...]
 
@@ -200,8 +200,11 @@ def run_driver(backlog: Backlog, token: str, retry_kinds: Collection[str]) -> Ge
     made: set[PartId] = set((yield ListParts()))
     left = parts_left(planned, made)
     if left:
-        made |= yield MakeParts(tuple(left))
+        said: set[PartId] = yield MakeParts(tuple(left))
         made |= yield ListParts()
+        # An answer to a put may be wrong, so that the listing alone decides; as it may be old, it is asked once more.
+        if not said <= made:
+            made |= yield ListParts()
     complete = complete_dates(planned, made)
     for date, parts in complete.items():
         yield PutComplete(date, num_plans, tuple(parts))

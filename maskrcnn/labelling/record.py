@@ -66,7 +66,7 @@ class Tally:
         self.summaries.append(summary)
 
     def made(self) -> set[PartId]:
-        """Give the parts that are in the table now."""
+        """Give the parts that are in the table now, by the word of those who made them."""
         return {PartId(one.plan, one.part) for one in self.summaries if not one.failure}
 
     @property

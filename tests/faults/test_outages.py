@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ import pytest
 from maskrcnn import read_predictions
 from tests.faults.conftest import FolderMaker
 from tests.faults.figures import record
-from tests.faults.folders import count_by_image, read_rows
-from tests.faults.labelling import LabellingCommand, draw_jpegs
+from tests.faults.folders import comparable, count_by_image, read_rows
+from tests.faults.labelling import MAX_RUN_S, LabellingCommand, draw_jpegs
 from tests.faults.proxy import Fault, FaultProxy, Rule
 from tests.faults.scale import scale
 
 OUTAGE_S = scale(20, 120)
+PHASE_OUTAGE_S = scale(8, 120)
+"""Longer than the tries of a read, so that the store is known to be away."""
 PATIENCE_S = 30
 MOST_S_OF_A_TRICKLE = 65
 """A body of which some bytes come all the while may be a large one; it has a minute."""
@@ -26,6 +29,47 @@ ABSENT = {
     "busy": (Fault.SLOW_DOWN, "unavailable", PATIENCE_S),
     **scale({}, {"slow": (Fault.SLOW, "timeout", MOST_S_OF_A_TRICKLE)}),
 }
+
+PHASES = (
+    ("listing", {"method": "GET", "query": "prefix=in"}),
+    ("planning", {"method": "PUT", "key": "/out/plans/"}),
+    ("reading_plans", {"method": "GET", "key": "/out/plans/"}),
+    ("labelling", {"method": "PUT", "key": "/out/table/"}),
+    ("reconciling", {"method": "GET", "query": "prefix=out%2Ftable"}),
+    ("completion_marker", {"method": "PUT", "key": "/out/complete/"}),
+    ("run_record", {"method": "PUT", "key": "/out/runs/"}),
+)
+"""What a driver asks for in each, in the order of a run."""
+
+
+@pytest.mark.timeout(scale(600, 3600))
+def test_outages_that_begin_in_any_phase_of_a_run_are_waited_out(
+    faulty_s3: FaultProxy, s3_folder: FolderMaker, tiny_bundle: str, tmp_path: Path
+) -> None:
+    images, output, undisturbed = s3_folder("in"), s3_folder("out"), s3_folder("undisturbed")
+    bodies = draw_jpegs(24)
+    images.write(bodies)
+    command = LabellingCommand(tiny_bundle, images.uri, output.uri, tmp_path / "log")
+    replace(command, output_uri=undisturbed.uri).finish()
+    driver = command.start()
+    num_asked: dict[str, int] = {}
+    for phase, request in PHASES:
+        begins = faulty_s3.add(Rule(Fault.SLOW_DOWN, **request))
+        while begins.num_applied == 0:
+            assert driver.poll() is None, f"before {phase}: {command.last_words()}"
+            time.sleep(0.02)
+        faulty_s3.add(Rule(Fault.SLOW_DOWN, None))
+        num_before = len(faulty_s3.requests)
+        time.sleep(PHASE_OUTAGE_S)
+        num_asked[phase] = len(faulty_s3.requests) - num_before
+        faulty_s3.clear()
+    command.expect_done(driver, timeout_s=MAX_RUN_S)
+    rows = read_rows(output)
+    assert comparable(rows) == comparable(read_rows(undisturbed))
+    assert count_by_image(rows, images) == dict.fromkeys(bodies, 1)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert "complete/all.json" in output.names("complete/")
+    record("outage-in-each-phase", seconds_each=PHASE_OUTAGE_S, requests_meanwhile=num_asked, rows_missing_or_doubled=0)
 
 
 @pytest.mark.timeout(600)

@@ -20,7 +20,8 @@ from jobs.command import run_command
 from jobs.predict import PredictArguments, predict
 from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.listing import list_manifest
-from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.output import Output
+from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.model.bundle import load_bundle
 from tests.conftest import PROJECT_ROOT
 

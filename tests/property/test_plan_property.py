@@ -14,8 +14,8 @@ from maskrcnn.labelling import spill
 from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.digests import digest, digest_attempts
 from maskrcnn.labelling.manifest import Manifest
-from maskrcnn.labelling.output import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.plan import current_rows, cut_into_parts
+from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from tests.planning import plan_all
 from tests.unit.test_plan import attempts, failed, manifest
 

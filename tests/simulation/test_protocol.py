@@ -14,6 +14,7 @@ from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.digests import Digests, Records, places_in
 from maskrcnn.storage import PutAnswer
 from tests.simulation.exploration import HeldBatches, check_invariants, check_reach, explore, explore_many
+from tests.simulation.world import World
 
 NUM_SCHEDULES = 3000
 NUM_BATCHES = 8
@@ -74,6 +75,17 @@ def test_a_protocol_that_retries_what_is_retried_already_is_caught(monkeypatch: 
         return np.where(places_in(listed, failed["digest"]) >= 0, np.int16(2), real(listed, planned, failed[:0]))
 
     monkeypatch.setattr(backlog, "next_attempts", stubborn)
+    assert _is_caught()
+
+
+def test_a_protocol_that_takes_an_answers_word_for_a_part_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = World.answer
+
+    def gullible(self: World, request: object) -> object:
+        answer = real(self, request)
+        return answer | self.wrongly_there if isinstance(request, protocol.ListParts) else answer
+
+    monkeypatch.setattr(World, "answer", gullible)
     assert _is_caught()
 
 

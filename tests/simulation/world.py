@@ -1,7 +1,7 @@
 """A simulated store, drivers and workers that run the real protocol under a seeded scheduler.
 
 Everything that can go wrong between two operations happens here on purpose: kills, tasks that run twice, puts whose
-answer is lost, puts that land after their sender died, listings that are a moment old. One seed is one schedule.
+answer is lost or wrong, puts that land after their sender died, listings that are a moment old. One seed, one schedule.
 """
 
 from __future__ import annotations
@@ -56,10 +56,13 @@ class Chances:
     old_listing: float
     run_twice: float
     fail_image: float
+    wrong_exists: float
+    """That a part's put is answered as if the part were there, and it is not."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> Chances:
-        return cls(*(rng.choice([0.0, 0.02, 0.1, 0.3]) for _ in range(6)))
+        usual = [rng.choice([0.0, 0.02, 0.1, 0.3]) for _ in range(6)]
+        return cls(*usual, wrong_exists=rng.choice([0.0, 0.0, 0.0, 0.1]))
 
 
 @dataclass
@@ -75,6 +78,8 @@ class World:
     late_puts: list[Any] = field(default_factory=list)
     old_plans: list[list[int]] = field(default_factory=list)
     old_parts: list[set[PartId]] = field(default_factory=list)
+    wrongly_there: set[PartId] = field(default_factory=set)
+    """Parts of which a put was told that they are there."""
     num_cut_short: int = 0
     """Drivers that died between two plans of theirs."""
 
@@ -100,6 +105,9 @@ class World:
         if self.rng.random() < self.chances.land_late:
             self.late_puts.append(request)
             return PutAnswer.UNKNOWN
+        if isinstance(request, protocol.PutPart) and self.rng.random() < self.chances.wrong_exists:
+            self.wrongly_there.add(request.id)
+            return PutAnswer.EXISTS
         answer = self.apply_put(request)
         return PutAnswer.UNKNOWN if self.rng.random() < self.chances.lose_answer else answer
 
@@ -171,6 +179,8 @@ class Driver:
     steps: Generator[Any, Any, Any]
     pending: Any = None
     waits_for: dict[PartId, int] | None = None
+    said: set[PartId] = field(default_factory=set)
+    """What its workers say is in the table."""
     outcome: protocol.Reconciled | None = None
 
 
@@ -195,7 +205,7 @@ def simulate(world: World, manifests: list[pa.Table]) -> None:
 
 def calm(world: World, manifest: pa.Table, retry: set[str]) -> protocol.Reconciled:
     """Run once more with nothing going wrong."""
-    world.chances = Chances(0, 0, 0, 0, 0, 0)
+    world.chances = Chances(0, 0, 0, 0, 0, 0, 0)
     driver = _start(world, manifest, "calm", retry)
     tasks: list[Task] = []
     drivers = [driver]
@@ -228,7 +238,7 @@ def _step_driver(world: World, driver: Driver, drivers: list[Driver], tasks: lis
     if driver.waits_for is not None:
         if any(driver.waits_for.values()):
             return
-        answer: Any = {part_id for part_id in driver.waits_for if part_id in world.parts}
+        answer: Any = driver.said
         driver.waits_for = None
     elif isinstance(driver.pending, protocol.MakeParts):
         driver.waits_for = {}
@@ -260,15 +270,18 @@ def _check_all_planned(world: World, driver: Driver) -> None:
 def _step_task(world: World, task: Task, drivers: list[Driver], tasks: list[Task]) -> None:
     try:
         task.pending = task.steps.send(world.answer(task.pending))
-    except (StopIteration, protocol.UnavailableError):
+    except StopIteration:
+        _end_task(task, drivers, tasks, has_made=True)
+    except protocol.UnavailableError:
         _end_task(task, drivers, tasks)
 
 
-def _end_task(task: Task, drivers: list[Driver], tasks: list[Task]) -> None:
+def _end_task(task: Task, drivers: list[Driver], tasks: list[Task], *, has_made: bool = False) -> None:
     tasks.remove(task)
     for driver in drivers:
         if driver.waits_for and driver.waits_for.get(task.part_id):
             driver.waits_for[task.part_id] -= 1
+            driver.said |= {task.part_id} if has_made else set()
             return
 
 

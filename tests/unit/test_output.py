@@ -12,8 +12,9 @@ import pytest
 from maskrcnn import storage
 from maskrcnn.errors import OutputError
 from maskrcnn.labelling.digests import RECORD, Records, digest_attempts
-from maskrcnn.labelling.output import Output, PlanHeader, num_rows_by_date
+from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PartId, PlannedPart
+from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.storage import PutAnswer
 from tests.planning import plan_rows
 from tests.unit.test_plan import attempts, failed, manifest
