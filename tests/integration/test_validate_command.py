@@ -183,7 +183,10 @@ def test_many_images_are_read_through_ray_and_a_bucket(
     ("changes", "line"),
     [
         ({"annotations": "none.json"}, "--annotations cannot be read: No such file or directory, in none.json"),
-        ({"annotations": "."}, "--annotations cannot be read: Is a directory, in ."),
+        (
+            {"annotations": "."},
+            "--annotations cannot be read: is a folder, a device, a pipe or a socket, and no file, in .",
+        ),
         ({"val_annotations": "none.json"}, "--val-annotations cannot be read: No such file or directory, in none.json"),
         ({"val_images": "images"}, "--val-images must be given with --val-annotations"),
         ({"repair_to": "fixed"}, "--repair-to must be a path or URI ending in .json, got fixed"),
