@@ -53,7 +53,7 @@ bench-gpu: setup
 test-hostile: setup
 	HOSTILE_DOCUMENTS=100000 $(BIN)/python -m pytest tests/property/test_hostile_documents.py
 
-# The promises of docs/RELIABILITY.md in a small form, at most 15 minutes; then its table is written anew.
+# The promises of docs/RELIABILITY.md in a small form, 20 minutes on 2 cores; then its table is written anew.
 # Two at a time: they mostly wait.
 FAULTS_A := $(wildcard tests/faults/test_[a-n]*.py)
 FAULTS_B := $(wildcard tests/faults/test_[o-z]*.py)
