@@ -88,10 +88,7 @@ class _CleanRecords:
 def _message_of(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except (
-        TypeError,
-        ValueError,
-    ):  # a library's mistake, which must not end its caller
+    except (TypeError, ValueError):  # a library's mistake, which must not end its caller
         return f"{record.msg} {record.args}"
 
 

@@ -39,12 +39,13 @@ def size(body: bytes) -> tuple[int, int, int]:
 
 def pare(body: bytes) -> bytes:
     """Refuse one that is cut off or zeroed; nothing needs leaving out."""
+    stored_size = size(body)[:2]
     is_still = body[12:16] == b"VP8X" and not body[20] & _ANIMATED
     for name, begin, end in _chunks(body):
-        if is_still and name in _FRAME_SIZES and _FRAME_SIZES[name](body, begin) != size(body)[:2]:
+        if is_still and name in _FRAME_SIZES and _FRAME_SIZES[name](body, begin) != stored_size:
             raise corrupt("WebP is damaged: its sizes contradict each other")
         # Lossless ones are not judged by it: four fifths of one may be zeros.
-        if name == b"VP8 " and _FRAME_SIZES[name](body, begin) == size(body)[:2]:
+        if name == b"VP8 " and _FRAME_SIZES[name](body, begin) == stored_size:
             _check_tail(body[begin:end])
     return body
 

@@ -14,6 +14,7 @@ import struct
 from typing import Any, BinaryIO
 
 from maskrcnn.errors import IntegrityError
+from maskrcnn.storage.seekable import SeekableReader
 
 BLOCK_BYTES = 1 << 16
 _DIGEST_BYTES = 16
@@ -69,32 +70,13 @@ def open_sealed(file: BinaryIO, uri: str) -> CheckedFile | None:
     return CheckedFile(file, uri, size, end, digests)
 
 
-class CheckedFile(io.RawIOBase):
+class CheckedFile(SeekableReader):
     """Reads blocks and checks each; the file's end is in memory, checked already."""
 
     def __init__(self, file: BinaryIO, uri: str, size: int, end: bytes, digests: bytes) -> None:
-        super().__init__()
+        super().__init__(size + len(end))
         self._file, self._uri, self._size, self._end, self._digests = file, uri, size, end, digests
-        self._position = 0
         self._last: tuple[int, bytes] = (-1, b"")
-
-    def readable(self) -> bool:
-        """Say that it is."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; nothing is read."""
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size + len(self._end)}[whence]
-        self._position = origin + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Give the position."""
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Read what is asked for, up to the file's end.

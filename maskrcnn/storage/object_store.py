@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.error import HTTPError
 
 import obstore
@@ -50,8 +50,6 @@ MANY_ENCRYPTED = 20
 """So many objects under keys, and none without, are how the bucket encrypts: others need not be asked for."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-
-_Answer = TypeVar("_Answer")
 
 
 class ObjectStore:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import obstore
@@ -11,9 +10,10 @@ from maskrcnn.errors import IntegrityError
 from maskrcnn.storage.answers import bare_etag, check_length, named_errors
 from maskrcnn.storage.base import ObjectMeta
 from maskrcnn.storage.outages import StoreWatch
+from maskrcnn.storage.seekable import SeekableReader
 
 
-class RangeReader(io.RawIOBase):
+class RangeReader(SeekableReader):
     """Reads one version of an object.
 
     Args:
@@ -24,27 +24,8 @@ class RangeReader(io.RawIOBase):
     """
 
     def __init__(self, client: Any, key: str, meta: ObjectMeta, watch: StoreWatch) -> None:
-        super().__init__()
+        super().__init__(meta.size)
         self._client, self._key, self._meta, self._watch = client, key, meta, watch
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Say that it is."""
-        return True
-
-    def seekable(self) -> bool:
-        """Say that it is."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; nothing travels."""
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._meta.size}[whence]
-        self._position = origin + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Give the position."""
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Read a range.

@@ -166,7 +166,7 @@ def _read(uri: str) -> tuple[TrainState, dict[str, Tensor]]:
             _TENSORS, f"must have the sha256 {document['sha256']}, got {found} ({len(body)} bytes)", place
         )
     state = config_from_dict(TrainState, document["state"])
-    # Versions before 0.2 wrote none.
+    # Older checkpoints have none.
     if "state_sha256" in document and document["state_sha256"] != _digest(document["state"]):
         raise BundleError(_JSON, f"must have the state whose sha256 is {document['state_sha256']}, got another", uri)
     return state, parse_safetensors(body, place)

@@ -19,7 +19,7 @@ def draw_manifests(rng: random.Random) -> list[pa.Table]:
     versions = dict.fromkeys(rng.sample(sorted(dates), rng.choice([4, 8])), "v1")
     manifests = []
     for _ in range(rng.choice([2, 3])):
-        manifests.append(sim.manifest_table(versions, dates))
+        manifests.append(_manifest_table(versions, dates))
         versions = dict(versions)
         for uri in dates:
             if uri not in versions and rng.random() < 0.4:
@@ -27,6 +27,18 @@ def draw_manifests(rng: random.Random) -> list[pa.Table]:
             elif uri in versions and rng.random() < 0.15:
                 versions[uri] = f"v{int(versions[uri][1:]) + 1}"
     return manifests
+
+
+def _manifest_table(versions: dict[str, str], dates: dict[str, str | None]) -> pa.Table:
+    """Build a manifest from image_uri -> etag."""
+    return pa.table(
+        {
+            "image_uri": pa.array(list(versions), pa.string()),
+            "etag": pa.array(list(versions.values()), pa.string()),
+            "size": pa.array([1] * len(versions), pa.int64()),
+            "date": pa.array([dates[uri] for uri in versions], pa.string()),
+        }
+    )
 
 
 class HeldBatches(list[pa.RecordBatch]):

@@ -285,18 +285,6 @@ def _end_task(task: Task, drivers: list[Driver], tasks: list[Task], *, has_made:
             return
 
 
-def manifest_table(versions: dict[str, str], dates: dict[str, str | None]) -> pa.Table:
-    """Build a manifest from image_uri -> etag."""
-    return pa.table(
-        {
-            "image_uri": pa.array(list(versions), pa.string()),
-            "etag": pa.array(list(versions.values()), pa.string()),
-            "size": pa.array([1] * len(versions), pa.int64()),
-            "date": pa.array([dates[uri] for uri in versions], pa.string()),
-        }
-    )
-
-
 def digest_rows(rows: list[dict[str, Any]]) -> Records:
     schema = pa.schema([("image_uri", pa.string()), ("etag", pa.string()), ("attempt", pa.int16())])
     return digest_attempts(pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema))
