@@ -74,7 +74,7 @@ def main() -> None:
     )
     codes: dict[str, object] = {}
     for name, words in plan["commands"].items():
-        job = importlib.import_module(words[0])
+        job = importlib.import_module(f"maskrcnn.commands.{words[0].removeprefix('jobs.')}")
         sys.argv = [words[0], *words[1:]]
         try:
             _run(words[0].removeprefix("jobs."), job)
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def _run(name: str, job: object) -> None:
-    from jobs.command import run_command
+    from maskrcnn.commands.command_line import run_command
 
     commands = {
         "predict": lambda: (job.PredictArguments, job.predict, "predict"),  # type: ignore[attr-defined]

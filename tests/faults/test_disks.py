@@ -15,13 +15,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.command import run_command
-from jobs.evaluate import EvaluateArguments, run_evaluation
-from jobs.export import ExportArguments, export
-from jobs.predict import PredictArguments, predict
-from jobs.train import defaults, train
-from jobs.validate import ValidateArguments, validate
 from maskrcnn import read_predictions
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
+from maskrcnn.commands.export import ExportArguments, export
+from maskrcnn.commands.predict import PredictArguments, predict
+from maskrcnn.commands.train import defaults, train
+from maskrcnn.commands.validate import ValidateArguments, validate
 from maskrcnn.config import LabelConfig
 from maskrcnn.labelling.job import label_images
 from maskrcnn.synthetic import write_shelves

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.command import run_command
-from jobs.predict import PredictArguments, predict
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.predict import PredictArguments, predict
 from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.output import Output

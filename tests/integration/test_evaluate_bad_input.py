@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.command import run_command
-from jobs.evaluate import EvaluateArguments, run_evaluation
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
 from tests.labelled import LABELLED, to_results_json, write_table, write_truth
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.evaluate import EvaluateArguments, run_evaluation
 from maskrcnn import Predictor
 from maskrcnn.coco.annotations import load_coco
 from maskrcnn.coco.evaluate import evaluate
+from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
 from maskrcnn.config import ThresholdConfig
 from maskrcnn.errors import InputError
 from maskrcnn.model.bundle import load_bundle, load_network

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.evaluate import EvaluateArguments, run_evaluation
 from maskrcnn import storage
+from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
 from maskrcnn.errors import InputError
 from tests.labelled import FAILED, LABELLED, found, to_results_json, write_table, write_truth
 

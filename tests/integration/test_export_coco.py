@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from jobs.export import ExportArguments, describe_export, export
 from maskrcnn.coco.annotations import load_coco
+from maskrcnn.commands.export import ExportArguments, describe_export, export
 from maskrcnn.exports.job import ExportReport, export_predictions
 from tests.labelled_parts import FAILED, HEIGHT, WIDTH, Found, blob, labelled, write_part
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from jobs.command import run_command
-from jobs.export import ExportArguments, export
 from maskrcnn import storage
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.export import ExportArguments, export
 from maskrcnn.config import UnusualValueWarning
 from maskrcnn.errors import InputError, MaskrcnnError
 from maskrcnn.exports.job import export_predictions

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools.coco import COCO
 
-from jobs.evaluate import EvaluateArguments, run_evaluation
-from jobs.export import ExportArguments
 from maskrcnn.coco import rle
+from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
+from maskrcnn.commands.export import ExportArguments
 from maskrcnn.errors import InputError
 from maskrcnn.exports import flat
 from maskrcnn.exports.job import ExportReport, export_predictions

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.predict import PredictArguments, predict
+from maskrcnn.commands.predict import PredictArguments, predict
 from maskrcnn.labelling.costs import MIN_MEASURED_IMAGES
 
 NUM_SAMPLE, NUM_MORE = MIN_MEASURED_IMAGES, 60

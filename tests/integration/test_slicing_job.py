@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.command import run_command
-from jobs.evaluate import EvaluateArguments, run_evaluation
-from jobs.predict import PredictArguments, predict
-from jobs.slicing import SliceArguments
 from maskrcnn import read_predictions
 from maskrcnn.coco.annotations import load_coco
 from maskrcnn.coco.evaluate import evaluate
 from maskrcnn.coco.rle import Rle, area
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
+from maskrcnn.commands.predict import PredictArguments, predict
+from maskrcnn.commands.slicing import SliceArguments
 from maskrcnn.config import SliceConfig, ThresholdConfig
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.output import Output

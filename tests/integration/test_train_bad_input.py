@@ -16,9 +16,9 @@ import torch
 import torchvision.models._api
 from safetensors.torch import save_file
 
-from jobs.command import run_command
-from jobs.train import defaults, train
 from maskrcnn import cluster
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.train import defaults, train
 from maskrcnn.synthetic import write_shelves
 from maskrcnn.training import job
 from maskrcnn.training.arguments import TrainArguments, arguments_to_json, with_preset

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import jobs.validate
-from jobs.command import run_command
-from jobs.validate import ValidateArguments, validate
 from maskrcnn import storage
+from maskrcnn.commands import validate as validate_module
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.validate import ValidateArguments, validate
 from tests.coco_documents import IMAGES, Document, good_document, spoilt, triangle
 from tests.flawed_documents import with_annotation
 
@@ -160,7 +160,7 @@ def test_training_and_validation_are_compared(tmp_path: Path, run: Run) -> None:
 def test_many_images_are_read_through_ray_and_a_bucket(
     tmp_path: Path, run: Run, bucket: str, local_ray: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.validate, "MOST_FILES_HERE", 2)
+    monkeypatch.setattr(validate_module, "MOST_FILES_HERE", 2)
     images = write_images(tmp_path / "images")
     for name in list(IMAGES.values())[:2]:
         storage.put(f"{bucket}/images/{name}", (images / name).read_bytes())

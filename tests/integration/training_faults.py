@@ -56,8 +56,8 @@ def seen_by_step(folder: Path) -> dict[int, set[int]]:
 
 
 def main() -> None:
-    from jobs.command import run_command
-    from jobs.train import defaults, describe_report
+    from maskrcnn.commands.command_line import run_command
+    from maskrcnn.commands.train import defaults, describe_report
     from maskrcnn.training.arguments import TrainArguments
     from maskrcnn.training.job import TrainingJob
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from jobs.command import fold_complaint, run_command
-from jobs.evaluate import EvaluateArguments
-from jobs.predict import PredictArguments, predict
+from maskrcnn.commands.command_line import fold_complaint, run_command
+from maskrcnn.commands.evaluate import EvaluateArguments
+from maskrcnn.commands.predict import PredictArguments, predict
 from maskrcnn.errors import AccessError, InputError, NonFiniteError, UnavailableError
 
 REQUIRED = ["--bundle", "x", "--images", "y", "--output", "z"]

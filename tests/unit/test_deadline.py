@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from jobs.deadline import describe_forecast, parse_finish_by
+from maskrcnn.commands.deadline import describe_forecast, parse_finish_by
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.record import DryRun
 from tests.unit.test_forecast import COSTS

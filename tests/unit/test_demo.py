@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.demo import BREAKAGES, MARKER, DemoArguments, break_images, demo, empty_folder
+from maskrcnn.commands.demo import BREAKAGES, MARKER, DemoArguments, break_images, demo, empty_folder
 from maskrcnn.errors import InputError, OutputError
 from maskrcnn.images import BadImage, decode
 from maskrcnn.model.precision import fastest_precision

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from jobs.command import run_command
-from jobs.train import defaults
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.train import defaults
 from maskrcnn.config import UnusualValueWarning
 from maskrcnn.errors import InputError
 from maskrcnn.training.arguments import (

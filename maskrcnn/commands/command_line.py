@@ -71,11 +71,12 @@ def _parse(
 ) -> _Arguments:
     """Parse, with the library's box of an error folded into one line."""
     complaint = io.StringIO()
-    options = {"default": default(sys.argv[1:])} if default is not None else {}
+    given: Any = default(sys.argv[1:]) if default is not None else tyro.MISSING_NONPROP
 
     def parse() -> _Arguments:
         config = (tyro.conf.OmitArgPrefixes,)
-        return tyro.cli(arguments_class, prog=f"python -m jobs.{name}", config=config, **options)
+        parsed: _Arguments = tyro.cli(arguments_class, prog=_invocation(name), config=config, default=given)
+        return parsed
 
     if {"-h", "--help"} & set(sys.argv[1:]):
         parse()
@@ -159,8 +160,13 @@ def _kind_of(option: str, hints: list[list[str]]) -> str:
 
 
 def _fail(name: str, message: str, code: int) -> NoReturn:
-    print(f"jobs.{name}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{_invocation(name).removeprefix('python -m ')}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def _invocation(name: str) -> str:
+    """Give the words that a person typed: the console script is called by its own name."""
+    return sys.argv[0] if sys.argv[0].startswith("maskrcnn ") else f"python -m jobs.{name}"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
