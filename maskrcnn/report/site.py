@@ -1,0 +1,81 @@
+"""A static site: pages from templates, their style and scripts, written below one folder on any URI.
+
+Pages work from a file as from a bucket: no network, no server, so no fetch; what a script reads is a script too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+import maskrcnn
+from maskrcnn import storage
+
+WRITES_IN_FLIGHT = 32
+
+
+class Site:
+    """The folder of a site; what is there under the same names is replaced.
+
+    Args:
+        uri: the folder.
+        title: of every page.
+        pages: (file name, label) of the navigation, in order.
+    """
+
+    def __init__(self, uri: str, title: str, pages: Iterable[tuple[str, str]]) -> None:
+        self.uri = storage.normalise(uri)
+        self._common = {"site_title": title, "pages": list(pages), "version": maskrcnn.__version__}
+
+    def write_page(self, name: str, template: str, **values: Any) -> None:
+        """Render a template, with every value escaped, into the page ``name``."""
+        text = _templates().get_template(template).render(self._common | {"page_name": name} | values)
+        self.write(name, text.encode())
+
+    def write_assets(self, *names: str) -> None:
+        """Write style sheets and scripts of this package, under ``assets/``."""
+        folder = resources.files("maskrcnn.report") / "assets"
+        for name in ("style.css", "site.js", *names):
+            self.write(f"assets/{name}", (folder / name).read_bytes())
+
+    def write(self, name: str, body: bytes) -> None:
+        """Write a file of the site."""
+        storage.put(storage.join(self.uri, *name.split("/")), body)
+
+    def write_many(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Write many files at once, as they come; no more of them wait in memory than are being written."""
+        with ThreadPoolExecutor(WRITES_IN_FLIGHT) as threads:
+            waiting = set()
+            for name, body in files:
+                waiting.add(threads.submit(self.write, name, body))
+                if len(waiting) >= 2 * WRITES_IN_FLIGHT:
+                    done = waiting.pop()
+                    done.result()
+            for future in waiting:
+                future.result()
+
+
+def script(name: str, value: Any) -> bytes:
+    """Give a script that hands a value to the pages: ``window.site.take(name, value)``.
+
+    A page that is a file may load scripts beside it, but may not fetch JSON.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return f"window.site.take({json.dumps(name)},{text});\n".encode()
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=PackageLoader("maskrcnn.report", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
