@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import NoReturn
 
 import tyro
@@ -36,7 +37,7 @@ def describe_report(report: TrainReport) -> str:
 def defaults(words: list[str]) -> TrainArguments:
     """Give what holds where a command line says nothing: the values of the preset that it names."""
     found = unset = TrainArguments(images=tyro.MISSING, annotations=tyro.MISSING, output=tyro.MISSING)
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         if word == "--preset" or word.startswith("--preset="):
             found = with_preset(unset, word.partition("=")[2] or following)
     if any(word.partition("=")[0] == "--epochs" for word in words):
