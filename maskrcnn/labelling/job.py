@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +28,7 @@ from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.pool import Pool, name_device, size_pool
 from maskrcnn.labelling.record import DryRun, Tally, build_record, warn_if_late
+from maskrcnn.log_lines import new_run_id
 from maskrcnn.model.bundle import Bundle, load_bundle
 from maskrcnn.progress import Progress
 
@@ -56,15 +56,16 @@ class LabellingJob:
 
     Args:
         config: what the user asked for.
+        run_id: of the process that this is the only run of, as its log lines name it; default: a new one.
 
     Raises:
         InputError: when the bundle, the images or the output cannot be used.
     """
 
-    def __init__(self, config: LabelConfig) -> None:
+    def __init__(self, config: LabelConfig, run_id: str | None = None) -> None:
         self._begin = time.monotonic()
         self._started_at = datetime.now(UTC)
-        self.run_id = f"{self._started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self.run_id = run_id or new_run_id(self._started_at)
         self._config = config
         self._bundle: Bundle = load_bundle(config.bundle_uri)
         self._thresholds = _thresholds(config, self._bundle)
