@@ -23,6 +23,7 @@ from maskrcnn.labelling.costs import find_costs, load_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast, forecast_run
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
+from maskrcnn.labelling.meters import RunMeters
 from maskrcnn.labelling.output import Output, complete_name
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
@@ -95,6 +96,7 @@ class LabellingJob:
         self._tally = Tally()
         self._pool: Pool | None = None
         self._forecast: Forecast | None = None
+        self._meters = RunMeters()
 
     def dry_run(self) -> DryRun:
         """Say what would be done; reads the plans, writes nothing."""
@@ -198,10 +200,13 @@ class LabellingJob:
         random.Random(self.run_id).shuffle(parts)
         pool = self._connect(len(parts))
         self._forecast = self._foresee(parts, pool)
-        progress = Progress(sum(part.num_images for part in parts), "labelling")
+        num_images = sum(part.num_images for part in parts)
+        self._meters.begin(num_images)
+        progress = Progress(num_images, "labelling")
         try:
             for summary in pipeline.run_on_pool(parts, pool, self._maker_settings(pool), progress):
                 self._tally.add(summary)
+                self._meters.add(summary)
         finally:
             progress.finish(self._tally.num_images_seen, self._tally.num_failed)
         return self._tally.made()
@@ -239,6 +244,7 @@ class LabellingJob:
         )
 
     def _report(self, reconciled: protocol.Reconciled) -> RunReport:
+        self._meters.finish(reconciled)
         record = build_record(
             run_id=self.run_id,
             started_at=self._started_at,

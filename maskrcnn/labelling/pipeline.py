@@ -24,6 +24,7 @@ from maskrcnn import cluster
 from maskrcnn.errors import BrokenDeviceError
 from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
+from maskrcnn.labelling.meters import GpuMeter
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
@@ -113,12 +114,15 @@ class _PoolWorker:
         tell_of_outages(lambda notice: counter.tell_of_outage.remote(notice))
         with redacted_errors():
             self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
+        self._gpu_meter = GpuMeter()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         parts = [_part_from_row(row) for row in batch["part"]]
         with _ending_with_the_device(), redacted_errors():
-            # As text: the errors of a part are a mapping, which Arrow would turn into columns.
-            return {"summary": [json.dumps(asdict(self._maker.make(part))) for part in parts]}
+            summaries = [self._maker.make(part) for part in parts]
+        self._gpu_meter.read()
+        # As text: the errors of a part are a mapping, which Arrow would turn into columns.
+        return {"summary": [json.dumps(asdict(summary)) for summary in summaries]}
 
 
 class _LoneWorker:
