@@ -25,7 +25,7 @@ LogFormat = Literal["text", "json"]
 TEXT_FORMAT = "%(levelname)s %(message)s"
 NAME = "maskrcnn"
 _TERMINAL_COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_FROM_A_WORKER = re.compile(r"\((?P<worker>[^()]*pid=\d+[^()]*)\) (?P<line>.*)")
+_FROM_A_WORKER = re.compile(r"\((?P<worker>.*?pid=\d+[^()]*)\) (?P<line>.*)")
 """How Ray shows on the driver what a worker of the cluster has printed."""
 _MARKS_OF_RAY = (":actor_name:", ":job_id:", ":task_name:")
 """By which Ray tells in a worker's output whose it is: they stay as they are."""
