@@ -33,9 +33,10 @@ from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, SliceConfig, ThresholdConfi
 from maskrcnn.errors import BundleError
 from maskrcnn.model.bundle import Bundle, load_bundle, load_network
 from maskrcnn.model.coco_results import predict_dataset
+from maskrcnn.model.detections import Detections
 from maskrcnn.model.loading import load_predictor
 from maskrcnn.model.precision import resolve_device
-from maskrcnn.model.predictor import AnyPredictor, Detections, Predictor
+from maskrcnn.model.predictor import AnyPredictor, Predictor
 from maskrcnn.model.slicing import SlicedPredictor
 from maskrcnn.synthetic import write_shelves
 

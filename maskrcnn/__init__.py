@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maskrcnn.labelling.table import read_predictions
-    from maskrcnn.model.predictor import Detections, Predictor
+    from maskrcnn.model.detections import Detections
+    from maskrcnn.model.predictor import Predictor
 
 __version__ = "0.1.0"
 __all__ = ["Detections", "Predictor", "__version__", "read_predictions"]
 
 # Loaded on first use, so that the core needs neither Ray nor pyarrow.
 _HOMES = {
-    "Detections": "maskrcnn.model.predictor",
+    "Detections": "maskrcnn.model.detections",
     "Predictor": "maskrcnn.model.predictor",
     "read_predictions": "maskrcnn.labelling.table",
 }

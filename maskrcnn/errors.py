@@ -23,11 +23,13 @@
 
 Ray carries exceptions between processes by pickle, so every class passes its fields by position to
 ``Exception.__init__`` and builds its text in ``__str__``.
+
+``page`` is the page of the documentation that says more of a class of errors.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 ErrorKind = Literal[
     "not_found", "corrupt", "too_large", "unsupported", "integrity", "timeout", "unavailable", "worker_crash"
@@ -42,6 +44,8 @@ TRANSIENT_KINDS: tuple[ErrorKind, ...] = ("timeout", "unavailable")
 
 class MaskrcnnError(Exception):
     """Base of every error this package raises on purpose."""
+
+    page: ClassVar[str] = ""
 
 
 class InputError(MaskrcnnError):
@@ -70,6 +74,8 @@ class InputError(MaskrcnnError):
 class AnnotationError(InputError):
     """A COCO document, annotation or segmentation that breaks the format."""
 
+    page = "docs/OWN-DATA.md"
+
 
 class JsonError(AnnotationError):
     """A file that is no JSON."""
@@ -82,13 +88,19 @@ class CutOffError(JsonError):
 class BundleError(InputError):
     """A model bundle or weights file that cannot be used."""
 
+    page = "docs/CHOOSING.md"
+
 
 class OutputError(InputError):
     """An output folder that cannot take this job's results."""
 
+    page = "docs/FAQ.md"
+
 
 class ClusterError(InputError):
     """A cluster with too few resources to run the job."""
+
+    page = "docs/CLUSTER.md"
 
 
 class BrokenDeviceError(MaskrcnnError):
@@ -97,6 +109,8 @@ class BrokenDeviceError(MaskrcnnError):
     Args:
         reason: what the device said.
     """
+
+    page = "docs/CLUSTER.md"
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -112,6 +126,8 @@ class NonFiniteError(MaskrcnnError):
     Args:
         skipped: for each such step its number, its losses, and its images with their annotations.
     """
+
+    page = "docs/TUNING.md"
 
     def __init__(self, skipped: tuple[str, ...]) -> None:
         super().__init__(skipped)
@@ -130,6 +146,8 @@ class TrainingFailedError(MaskrcnnError):
     Args:
         reasons: what each lost worker said.
     """
+
+    page = "docs/CLUSTER.md"
 
     def __init__(self, reasons: str) -> None:
         super().__init__(reasons)
@@ -175,6 +193,8 @@ class ExistsError(StorageError):
 class AccessError(StorageError):
     """The store refused: permission denied, read-only, or not signed in."""
 
+    page = "docs/CLUSTER.md"
+
 
 class IntegrityError(StorageError):
     """The bytes that came are not the ones that were listed."""
@@ -190,6 +210,8 @@ class StorageTimeout(StorageError):
 
 class UnavailableError(StorageError):
     """The store could not be reached, or said that it is overloaded."""
+
+    page = "docs/RELIABILITY.md"
 
 
 class OutageError(UnavailableError):

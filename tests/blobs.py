@@ -12,7 +12,7 @@ from maskrcnn.coco.rle import from_mask
 from maskrcnn.config import PreprocessConfig, ThresholdConfig
 from maskrcnn.model.bundle import Category
 from maskrcnn.model.decode import DecodedImage, to_decoded
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 from maskrcnn.model.shapes import resized_shape
 
 

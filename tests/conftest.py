@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -92,6 +93,13 @@ def s3_client(endpoint: str | None = None) -> Any:
     import boto3
 
     return boto3.client("s3", endpoint_url=endpoint or os.environ["AWS_ENDPOINT_URL"], region_name="us-east-1")
+
+
+def without_page(line: str) -> str:
+    """Leave out the page of the documentation that an error's line ends with, which must be there."""
+    page = re.search(r" \((docs/[A-Z-]+\.md)\)$", line)
+    assert page is None or (PROJECT_ROOT / page[1]).is_file(), line
+    return line[: page.start()] if page else line
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 
 Mask = NDArray[np.uint8]
 Found = tuple[int, float, Mask]

@@ -8,16 +8,19 @@ import errno
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
+from maskrcnn.commands.help import render_help
 from maskrcnn.config import UnusualValueWarning, flag
 from maskrcnn.errors import AccessError, InputError, MaskrcnnError, NotFoundError
 from maskrcnn.log_lines import LogFormat, LogStyle, new_run_id, set_up_logs
@@ -41,23 +44,31 @@ def run_command(
     command: Callable[[_Arguments], int],
     name: str,
     default: Callable[[list[str]], _Arguments] | None = None,
+    groups: Mapping[str, str] = MappingProxyType({}),
 ) -> NoReturn:
-    """Parse the command line, run, and exit; ``default`` gives from the words what holds where they say nothing.
+    """Parse the command line, run, and exit.
+
+    Args:
+        arguments_class: a dataclass of the options.
+        command: what to run; gives the exit code.
+        name: of the command.
+        default: gives from the words of the command line what holds where they say nothing.
+        groups: the titles of the groups of options in the help, each by the field that it begins with.
 
     Exit codes: 0 done; 1 ran, and something is not as it should be; 2 the input is wrong, told in one line.
     """
     set_up_logs(LogStyle(_given_format(sys.argv[1:]), new_run_id(datetime.now(UTC))))
     warnings.showwarning = _show_warning
     try:
-        arguments = _parse(arguments_class, name, default)
+        arguments = _parse(arguments_class, name, default, groups)
         _refuse_credentials(arguments)
         sys.exit(command(arguments))
     except InputError as error:
-        _fail(name, str(error), WRONG_INPUT)
+        _fail(name, str(error), WRONG_INPUT, error.page)
     except (AccessError, NotFoundError) as error:
-        _fail(name, f"{error.uri} cannot be used: {error.reason}", WRONG_INPUT)
+        _fail(name, f"{error.uri} cannot be used: {error.reason}", WRONG_INPUT, error.page)
     except MaskrcnnError as error:
-        _fail(name, f"{type(error).__name__}: {error}", NOT_AS_IT_SHOULD_BE)
+        _fail(name, f"{type(error).__name__}: {error}", NOT_AS_IT_SHOULD_BE, error.page)
     except OSError as error:
         if error.errno not in _TROUBLE_WITH_A_DISK:
             raise
@@ -69,21 +80,23 @@ def run_command(
 
 
 def _parse(
-    arguments_class: type[_Arguments], name: str, default: Callable[[list[str]], _Arguments] | None
+    arguments_class: type[_Arguments],
+    name: str,
+    default: Callable[[list[str]], _Arguments] | None,
+    groups: Mapping[str, str],
 ) -> _Arguments:
     """Parse, with the library's box of an error folded into one line."""
     complaint = io.StringIO()
     with_format = _with_log_format(arguments_class)
-    given = tyro.MISSING_NONPROP if default is None else with_format(default(sys.argv[1:]))
+    given = tyro.MISSING_NONPROP if default is None else with_format(**_fields(arguments_class, default(sys.argv[1:])))
 
     def parse() -> _Arguments:
         config = (tyro.conf.OmitArgPrefixes,)
         parsed: Any = tyro.cli(with_format, prog=_invocation(name), config=config, default=given)
-        arguments: _Arguments = parsed.arguments
-        return arguments
+        return arguments_class(**_fields(arguments_class, parsed))
 
     if {"-h", "--help"} & set(sys.argv[1:]):
-        parse()
+        _show_help(parse, groups)
     try:
         with contextlib.redirect_stderr(complaint), _endless_lines():
             return parse()
@@ -97,15 +110,31 @@ def _with_log_format(arguments_class: type[Any]) -> type[Any]:
     log_format = Annotated[LogFormat, tyro.conf.arg(help=help_text)]
     return dataclasses.make_dataclass(
         arguments_class.__name__,
-        [("arguments", arguments_class), (LOG_FORMAT, log_format, dataclasses.field(default="text"))],
+        [(LOG_FORMAT, log_format, dataclasses.field(default="text"))],
+        bases=(arguments_class,),
+        frozen=True,
         namespace={"__doc__": arguments_class.__doc__},
     )
+
+
+def _fields(arguments_class: type[Any], arguments: Any) -> dict[str, Any]:
+    return {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments_class)}
 
 
 def _given_format(words: list[str]) -> LogFormat:
     """Look for the format before anything is parsed: what is wrong with the words is told in it too."""
     option = flag(LOG_FORMAT)
     return "json" if (option, "json") in pairwise(words) or f"{option}=json" in words else "text"
+
+
+def _show_help(parse: Callable[[], object], groups: Mapping[str, str]) -> NoReturn:
+    """Let the library say what it knows, in lines without end, and lay it out."""
+    width, shown = shutil.get_terminal_size().columns, io.StringIO()
+    with contextlib.redirect_stdout(shown), _endless_lines(), contextlib.suppress(SystemExit):
+        parse()
+    with contextlib.suppress(BrokenPipeError):  # a pager that was left
+        print(render_help(shown.getvalue(), {**groups, LOG_FORMAT: "what it says"}, width), end="", flush=True)
+    sys.exit(DONE)
 
 
 def _refuse_credentials(arguments: Any) -> None:
@@ -180,8 +209,10 @@ def _kind_of(option: str, hints: list[list[str]]) -> str:
     return next((kind for name, kind in kinds.items() if name in shown), "of another type")
 
 
-def _fail(name: str, message: str, code: int) -> NoReturn:
-    print(f"{_invocation(name).removeprefix('python -m ')}: {' '.join(message.split())}", file=sys.stderr)
+def _fail(name: str, message: str, code: int, page: str = "") -> NoReturn:
+    """Say in one line what is wrong, and where more is said of such things."""
+    line = f"{_invocation(name).removeprefix('python -m ')}: {' '.join(message.split())}"
+    print(f"{line} ({page})" if page else line, file=sys.stderr)
     sys.exit(code)
 
 

@@ -18,12 +18,13 @@ from maskrcnn.coco.evaluate.scoreboard import format_metrics
 from maskrcnn.commands.command_line import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from maskrcnn.commands.predict import describe_run
 from maskrcnn.config import LabelConfig, check
+from maskrcnn.drawing import Mark
 from maskrcnn.errors import OutputError
 from maskrcnn.images import BadImage, decode
 from maskrcnn.labelling.job import label_images
 from maskrcnn.model.precision import fastest_precision
 from maskrcnn.progress import clock
-from maskrcnn.report.plots import Mark, Tile, draw_contact_sheet
+from maskrcnn.report.plots import Tile, draw_contact_sheet
 from maskrcnn.synthetic import write_shelves
 from maskrcnn.training.arguments import TrainArguments, with_preset
 from maskrcnn.training.job import TrainingJob

@@ -44,6 +44,8 @@ class EvaluateArguments:
     """Score by the overlap of boxes, of masks, or of masks' outlines (Boundary AP), one or more."""
     max_detections: tuple[int, ...] = (1, 10, 100)
     """Limits on what counts in an image and category: AR is given at each, everything else at the largest."""
+    output: str | None = None
+    """Write the numbers there as JSON; an older file is replaced."""
     score_threshold: float = 0.05
     """Of a --bundle: AP weighs every score, so that few detections are dropped, in [0, 1]."""
     mask_nms: float | None = None
@@ -54,8 +56,6 @@ class EvaluateArguments:
     """Where a --bundle's network runs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on GPUs that have it, fp32 elsewhere."""
-    output: str | None = None
-    """Write the numbers there as JSON; an older file is replaced."""
     slicing: SliceArguments = field(default_factory=SliceArguments)
 
 
@@ -156,6 +156,13 @@ def _load(option: str, uri: str, load: Callable[[str], _Loaded]) -> _Loaded:
         raise InputError(option, f"cannot be read: {error.reason}", error.uri) from error
 
 
+GROUPS = {
+    "annotations": "what to score, by what",
+    "iou_types": "how to score",
+    "score_threshold": "how to run a --bundle",
+}
+
+
 def main() -> NoReturn:
     """Run the command."""
-    run_command(EvaluateArguments, run_evaluation, "evaluate")
+    run_command(EvaluateArguments, run_evaluation, "evaluate", groups=GROUPS)

@@ -92,6 +92,13 @@ def describe_export(report: ExportReport) -> str:
     return "\n".join(lines)
 
 
+GROUPS = {
+    "predictions": "what to export, where to",
+    "score_threshold": "which detections and images",
+    "segmentation": "how they are written",
+}
+
+
 def main() -> NoReturn:
     """Run the command."""
-    run_command(ExportArguments, export, "export")
+    run_command(ExportArguments, export, "export", groups=GROUPS)

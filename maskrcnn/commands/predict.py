@@ -174,6 +174,15 @@ def describe_run(report: RunReport) -> str:
     return "\n".join(lines)
 
 
+GROUPS = {
+    "bundle": "what to label, with what, where to",
+    "score_threshold": "which detections are kept",
+    "batch_size": "how it runs",
+    "rows_per_part": "what the table holds",
+    "price_per_hour": "time and money",
+}
+
+
 def main() -> NoReturn:
     """Run the command."""
-    run_command(PredictArguments, predict, "predict")
+    run_command(PredictArguments, predict, "predict", groups=GROUPS)

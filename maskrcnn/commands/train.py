@@ -45,6 +45,17 @@ def defaults(words: list[str]) -> TrainArguments:
     return found
 
 
+GROUPS = {
+    "images": "what to learn, where to",
+    "backbone": "the network",
+    "batch_size": "the schedule",
+    "rois_per_image": "what is learnt from an image",
+    "flip_probability": "augmentation",
+    "precision": "how it runs",
+    "validate_epochs": "validation, checkpoints, failures",
+}
+
+
 def main() -> NoReturn:
     """Run the command."""
-    run_command(TrainArguments, train, "train", defaults)
+    run_command(TrainArguments, train, "train", defaults, groups=GROUPS)

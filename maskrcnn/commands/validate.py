@@ -140,6 +140,12 @@ def _repair(validation: Validation, uri: str) -> None:
         print(format_findings(left))
 
 
+GROUPS = {
+    "annotations": "what to look at",
+    "output": "what to leave",
+}
+
+
 def main() -> NoReturn:
     """Run the command."""
-    run_command(ValidateArguments, validate, "validate")
+    run_command(ValidateArguments, validate, "validate", groups=GROUPS)

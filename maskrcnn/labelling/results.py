@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from maskrcnn.errors import ErrorKind
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 
 
 @dataclass(frozen=True)

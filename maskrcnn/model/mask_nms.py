@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from maskrcnn.coco.merging import Candidates, best_first, find_overlapping, group_same
 from maskrcnn.config import ThresholdConfig, check_mask_nms
 from maskrcnn.model.decode import DecodedImage
-from maskrcnn.model.predictor import AnyPredictor, Detections
+from maskrcnn.model.detections import Detections
+from maskrcnn.model.predictor import AnyPredictor
 
 CANDIDATES_PER_DETECTION = 3
 """How many times the maximum of detections get a mask, before masks tell which of them are the same."""
@@ -61,4 +63,11 @@ def _select(found: Detections, indices: np.ndarray[tuple[int], np.dtype[np.int64
     """Keep some of an image's detections, in the order of ``indices``."""
     at = torch.from_numpy(indices)
     rles = [found.rles[index] for index in indices] if found.rles else []
-    return Detections(found.size, found.boxes[at], found.scores[at], found.labels[at], found.category_ids[at], rles)
+    return replace(
+        found,
+        boxes=found.boxes[at],
+        scores=found.scores[at],
+        labels=found.labels[at],
+        category_ids=found.category_ids[at],
+        rles=rles,
+    )

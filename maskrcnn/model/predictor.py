@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
@@ -25,6 +24,7 @@ from maskrcnn.config import Device, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import ClusterError, InputError
 from maskrcnn.model.bundle import Category, load_bundle, load_network
 from maskrcnn.model.decode import DecodedImage, to_decoded
+from maskrcnn.model.detections import Detections
 from maskrcnn.model.device_sharing import Inside, Streams
 from maskrcnn.model.inference import BatchBoxes, InferenceNetwork
 from maskrcnn.model.inputs import build_input
@@ -32,39 +32,6 @@ from maskrcnn.model.masks import encode_masks_of_images
 from maskrcnn.model.precision import resolve_device, uses_bf16
 from maskrcnn.model.roi_align import FeatureTable
 from maskrcnn.model.shapes import bucket_shape, resized_shape
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What was found in one image, best score first; everything on the CPU.
-
-    Raises:
-        ValueError: when the fields are not of one length.
-    """
-
-    size: tuple[int, int]
-    """(H, W) of the whole image, px, at whatever scale it was decoded."""
-    boxes: Tensor
-    """(N, 4) float32, XYXY, absolute px, inside the image."""
-    scores: Tensor
-    """(N,) float32, in [0, 1]."""
-    labels: Tensor
-    """(N,) int64, the network's class indices."""
-    category_ids: Tensor
-    """(N,) int64, as in the annotation file."""
-    rles: list[Rle] = field(default_factory=list)
-    """N masks of size [H, W]; none where masks were not asked for."""
-
-    def __post_init__(self) -> None:
-        num = len(self.scores)
-        lengths = {len(self.boxes), len(self.labels), len(self.category_ids), len(self.rles) or num}
-        if lengths != {num} or self.boxes.shape != (num, 4):
-            found = f"boxes {tuple(self.boxes.shape)}, scores {num}, labels {len(self.labels)}"
-            rest = f"category_ids {len(self.category_ids)}, rles {len(self.rles)}"
-            raise ValueError(f"detections must be of one length, got {found}, {rest}")
-
-    def __len__(self) -> int:
-        return len(self.scores)
 
 
 class AnyPredictor(Protocol):
@@ -230,7 +197,7 @@ class Predictor:
                     chosen = indices[begin : begin + self._max_images_per_forward]
                     batch = [decoded[index] for index in chosen]
                     found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
-        return [found[index] for index in range(len(decoded))]
+        return [found[index].shown_with(image, self.categories, self.preprocess) for index, image in enumerate(images)]
 
     def _detect_in_memory(
         self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool

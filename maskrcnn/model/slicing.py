@@ -18,7 +18,8 @@ from maskrcnn.coco.merging import Candidates, best_first, find_overlapping, grou
 from maskrcnn.coco.moving import move_rles
 from maskrcnn.config import SliceConfig
 from maskrcnn.model.decode import DecodedImage, to_decoded
-from maskrcnn.model.predictor import AnyPredictor, Detections
+from maskrcnn.model.detections import Detections
+from maskrcnn.model.predictor import AnyPredictor
 from maskrcnn.model.shapes import decode_scale_for
 
 EDGE_SHARE = 0.01
@@ -108,10 +109,12 @@ class SlicedPredictor:
             batch = [self._cut_out(image, window) for image, window in views[begin : begin + self._batch_size]]
             found += self._predictor(batch, with_masks=with_masks)
         answers = iter(found)
-        return [
+        whole = [
             self._put_together(image.size, each, [next(answers) for _ in each])
             for image, each in zip(decoded, windows, strict=True)
         ]
+        pairs = zip(whole, images, strict=True)
+        return [each.shown_with(image, self.categories, self.preprocess) for each, image in pairs]
 
     def _windows(self, height: int, width: int) -> list[Window]:
         """Give what is looked at: the whole image, then its tiles if it has more than one."""

@@ -1,4 +1,4 @@
-"""Pictures of detections: an image with its masks, outlines, categories and scores, and sheets of many. Pillow only."""
+"""Sheets of many images with their detections. Pillow only."""
 
 from __future__ import annotations
 
@@ -7,33 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
-from maskrcnn.coco import rle
+from maskrcnn.drawing import Mark, color_categories, draw_marks
 
-_COLORS: tuple[tuple[int, int, int], ...] = (
-    (0, 158, 115),
-    (213, 94, 0),
-    (86, 180, 233),
-    (230, 159, 0),
-    (204, 121, 167),
-    (0, 114, 178),
-    (240, 228, 66),
-)
-"""Told apart by people of any colour vision. Source: Okabe and Ito, "Color Universal Design" (2008)."""
-
-_MASK_OPACITY = 0.4
 _PAPER, _INK, _FAINT = (255, 255, 255), (30, 30, 30), (120, 120, 120)
 _MARGIN_PX = 10
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One detection to draw."""
-
-    mask: rle.Rle
-    category: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -54,8 +33,7 @@ def draw_contact_sheet(tiles: Sequence[Tile], *, num_columns: int = 4, tile_px: 
         num_columns: tiles in a row.
         tile_px: the longer side of every image on the sheet, px; small images are enlarged.
     """
-    categories = sorted({mark.category for tile in tiles for mark in tile.marks})
-    colors = {category: _COLORS[index % len(_COLORS)] for index, category in enumerate(categories)}
+    colors = color_categories(mark.category for tile in tiles for mark in tile.marks)
     drawn = [None if tile.image is None else draw_marks(tile.image, tile.marks, colors, tile_px) for tile in tiles]
     tile_height = max((picture.height for picture in drawn if picture), default=tile_px)
     caption_px = max(12, tile_px // 22)
@@ -78,58 +56,6 @@ def draw_contact_sheet(tiles: Sequence[Tile], *, num_columns: int = 4, tile_px: 
             (left, top + tile_height + caption_px // 3), _fitted(tile.caption, font, tile_px), fill=_INK, font=font
         )
     return sheet
-
-
-def draw_marks(
-    image: NDArray[np.uint8], marks: Sequence[Mark], colors: dict[str, tuple[int, int, int]], longer_side_px: int
-) -> Image.Image:
-    """Draw an image with translucent masks, their outlines, and a flag of category and score on each.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        marks: of that image; the last is drawn on top.
-        colors: by category.
-        longer_side_px: of the picture.
-    """
-    scale = longer_side_px / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    outline_px = max(1, longer_side_px // 240)
-    for mark in marks:
-        # Smoothed while it is enlarged, so that outlines are lines and not stairs.
-        mask = Image.fromarray(rle.to_mask(mark.mask) * 255).resize(size, Image.Resampling.BICUBIC)
-        inside = mask.point(lambda value: 255 if value >= 128 else 0)
-        outline = ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(2 * outline_px + 1)))
-        color = Image.new("RGB", size, colors[mark.category])
-        picture.paste(color, mask=inside.point(lambda value: round(value * _MASK_OPACITY)))
-        picture.paste(color, mask=outline)
-    pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(9, longer_side_px // 36))
-    for mark in marks:
-        x, y, width, _ = (side * scale for side in rle.to_bbox(mark.mask))
-        text = f"{mark.category} {mark.score:.2f}"
-        if font.getlength(text) > width:
-            text = text.replace(" ", "\n")
-        _draw_flag(pen, (x + width / 2, y), text, colors[mark.category], font)
-    return picture
-
-
-def _draw_flag(
-    pen: ImageDraw.ImageDraw,
-    foot: tuple[float, float],
-    text: str,
-    color: tuple[int, int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    """Write on a patch of colour that stands on ``foot``, and inside the picture."""
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font, spacing=1, align="center")
-    width, height = right - left + 3, bottom - top + 3
-    x0 = min(max(0.0, foot[0] - width / 2), max(0.0, pen.im.size[0] - width))
-    y0 = max(0.0, foot[1] - height)
-    pen.rectangle((x0, y0, x0 + width, y0 + height), fill=color)
-    brightness = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
-    ink = _INK if brightness > 140 else _PAPER
-    pen.text((x0 + 2 - left, y0 + 2 - top), text, fill=ink, font=font, spacing=1, align="center")
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:

@@ -25,7 +25,7 @@ from maskrcnn.labelling.labeller import Labeller
 from maskrcnn.labelling.results import ListedImage
 from maskrcnn.model.bundle import Category
 from maskrcnn.model.decode import DecodedImage, to_decoded
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 from tests.hostile_images import SOUND, hostile_image
 
 AT_ONCE = 100

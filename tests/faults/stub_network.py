@@ -16,7 +16,7 @@ from maskrcnn.coco import rle
 from maskrcnn.config import ThresholdConfig
 from maskrcnn.model.bundle import load_bundle
 from maskrcnn.model.decode import DecodedImage
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 
 
 class StubPredictor:

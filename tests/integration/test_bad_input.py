@@ -23,7 +23,7 @@ from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.model.bundle import load_bundle
-from tests.conftest import PROJECT_ROOT
+from tests.conftest import PROJECT_ROOT, without_page
 
 
 class Command:
@@ -57,7 +57,7 @@ def one_line(stderr: str) -> str:
     [line] = stderr.splitlines()
     assert line.startswith("jobs.predict: ")
     assert "Traceback" not in line
-    return line.removeprefix("jobs.predict: ")
+    return without_page(line.removeprefix("jobs.predict: "))
 
 
 @pytest.fixture

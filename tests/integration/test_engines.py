@@ -22,7 +22,7 @@ from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import NO_DATE, PartId, PlannedPart
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 from tests.conftest import PROJECT_ROOT
 
 SIZE = (30, 40)

@@ -13,6 +13,7 @@ import pytest
 
 from maskrcnn.commands.command_line import run_command
 from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
+from tests.conftest import without_page
 from tests.labelled import LABELLED, to_results_json, write_table, write_truth
 
 
@@ -50,7 +51,7 @@ class Command:
         [line] = said.err.splitlines()
         assert line.startswith("jobs.evaluate: ")
         assert not self.output.exists()
-        return line.removeprefix("jobs.evaluate: ")
+        return without_page(line.removeprefix("jobs.evaluate: "))
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_an_output_that_exists_is_refused_before_the_table_is_looked_at(run: Run
     output = str(tmp_path / "old.json")
     code, _, err = run("--predictions", str(tmp_path / "none"), "--format", "coco", "--output", output)
     assert code == 2
-    assert err == f"jobs.export: --output exists already, in {output}; name another, or move it away\n"
+    assert err == f"jobs.export: --output exists already, in {output}; name another, or move it away (docs/FAQ.md)\n"
     assert (tmp_path / "old.json").read_text() == "precious"
 
 

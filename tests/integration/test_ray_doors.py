@@ -139,7 +139,7 @@ def test_a_command_that_would_open_ray_to_others_ends_with_one_line(tiny_bundle:
     assert run.returncode == 2, run.stdout + run.stderr
     assert run.stderr.splitlines() == [
         "jobs.predict: RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER must not open this job's Ray to other machines unless "
-        "RAY_AUTH_MODE is token, got 1; unset it, or set RAY_ADDRESS to join a cluster"
+        "RAY_AUTH_MODE is token, got 1; unset it, or set RAY_ADDRESS to join a cluster (docs/CLUSTER.md)"
     ]
     assert run.stdout == ""
     assert not (tmp_path / "out" / "plans").exists(), "refused before anything is planned"

@@ -22,6 +22,7 @@ from maskrcnn.commands.train import defaults, train
 from maskrcnn.synthetic import write_shelves
 from maskrcnn.training import job
 from maskrcnn.training.arguments import TrainArguments, arguments_to_json, with_preset
+from tests.conftest import without_page
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ class Command:
         [line] = said.err.splitlines()
         assert line.startswith("jobs.train: ")
         assert self._files() == before, "nothing is written"
-        return line.removeprefix("jobs.train: ")
+        return without_page(line.removeprefix("jobs.train: "))
 
     def _files(self) -> dict[str, bytes | None]:
         return {str(path): path.read_bytes() if path.is_file() else None for path in self.folder.rglob("*")}

@@ -215,5 +215,5 @@ def test_secrets_of_the_environment_never_reach_the_terminal(run: Run, monkeypat
         raise UnavailableError("s3://bucket", "signed with wJalrXUtnFEMI")
 
     outcome = run(REQUIRED, fail)
-    assert outcome.lines == ["jobs.predict: UnavailableError: s3://bucket: signed with …"]
+    assert outcome.lines == ["jobs.predict: UnavailableError: s3://bucket: signed with … (docs/RELIABILITY.md)"]
     assert outcome.out == "printed …\n"

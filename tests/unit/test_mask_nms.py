@@ -13,9 +13,10 @@ from torchvision.ops import box_iou
 from maskrcnn.coco.rle import from_mask
 from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, PreprocessConfig, SliceConfig, ThresholdConfig
 from maskrcnn.errors import InputError
+from maskrcnn.model.detections import Detections
 from maskrcnn.model.loading import load_predictor
 from maskrcnn.model.mask_nms import MaskNmsPredictor
-from maskrcnn.model.predictor import Detections, Predictor
+from maskrcnn.model.predictor import Predictor
 from maskrcnn.model.slicing import SlicedPredictor
 from tests.live_network import noise
 

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.coco import rle
-from maskrcnn.report.plots import Mark, Tile, draw_contact_sheet, draw_marks
+from maskrcnn.drawing import Mark, draw_marks
+from maskrcnn.report.plots import Tile, draw_contact_sheet
 
 RED = (250, 0, 0)
 

@@ -20,8 +20,9 @@ from maskrcnn.coco.rle import to_mask
 from maskrcnn.config import Heads, ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import BundleError, InputError
 from maskrcnn.model.bundle import load_bundle, save_bundle
+from maskrcnn.model.detections import Detections
 from maskrcnn.model.network import build_network
-from maskrcnn.model.predictor import Detections, Predictor
+from maskrcnn.model.predictor import Predictor
 from maskrcnn.model.shapes import bucket_shape
 from maskrcnn.model.weights import coco_categories
 from maskrcnn.synthetic.shelf import draw_shelf

@@ -15,7 +15,8 @@ from torchvision.ops import box_iou
 
 from maskrcnn.config import ThresholdConfig
 from maskrcnn.model.decode import DecodedImage, decode_image
-from maskrcnn.model.predictor import Detections, Predictor
+from maskrcnn.model.detections import Detections
+from maskrcnn.model.predictor import Predictor
 from tests.live_network import PREPROCESS, build_small_network, noise, quick_networks
 
 THRESHOLDS = ThresholdConfig(score_threshold=0.05, max_detections=12)

@@ -14,7 +14,7 @@ from maskrcnn.config import PreprocessConfig, SliceConfig
 from maskrcnn.errors import InputError
 from maskrcnn.images import ImageHeader
 from maskrcnn.model.decode import DecodedImage, decode_image, decoded_bytes
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 from maskrcnn.model.slicing import SlicedPredictor, tile_windows
 from maskrcnn.synthetic import draw_shelf
 from tests.blobs import BlobPredictor, as_rows, paint

@@ -16,7 +16,7 @@ from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.labelling.table import RunStamp, build_part, part_to_parquet
-from maskrcnn.model.predictor import Detections
+from maskrcnn.model.detections import Detections
 
 STAMP = RunStamp("run-1", "abc", 0.5, {3: "box", 8: "bag"}, "full")
 
