@@ -20,8 +20,8 @@ from tests.integration.head import METRICS_EVERY_MS, Head
 DATES = [f"2026-11-{day}" for day in range(22, 27)]
 DAMAGED_NIGHT, KILLED_NIGHT = DATES[2], DATES[3]
 PHOTOS_A_NIGHT = 12
-RAYS_OWN = r"[\d-]+ [\d:,]+\tINFO job_manager\.py|Running entrypoint for job "
-"""What Ray writes into a job's log before it starts the command."""
+RAYS_OWN = r"[\d-]+ [\d:,]+\tINFO job_manager\.py|Running entrypoint for job |\[[\d-]+ [\d:,]+ [A-Z] \d+ \d+\] "
+"""What Ray itself writes into a job's log: before it starts the command, and its native code at any time."""
 DAMAGES: list[Callable[[bytes], bytes]] = [
     lambda jpeg: jpeg[: len(jpeg) // 2],  # an upload that broke off
     lambda jpeg: b"",
