@@ -50,20 +50,31 @@ def redacted_errors() -> Iterator[None]:
 
 
 def _redacting(stream: TextIO) -> TextIO:
-    return stream if isinstance(stream, _RedactingStream) else _RedactingStream(stream)  # type: ignore[return-value]
+    return stream if isinstance(stream, RedactingStream) else RedactingStream(stream)  # type: ignore[return-value]
 
 
-class _RedactingStream:
-    """A text stream that redacts what is written; all else is the stream's own."""
+class RedactingStream:
+    """A text stream that redacts what is written; all else is the stream's own.
+
+    Args:
+        stream: where to write.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
+    @property
+    def inner(self) -> TextIO:
+        """Give the stream behind."""
+        return self._stream
+
     def write(self, text: str) -> int:
+        """Write a text without its secrets."""
         self._stream.write(redact(text))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
+        """Write texts without their secrets."""
         for line in lines:
             self.write(line)
 

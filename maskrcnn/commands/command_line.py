@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import io
-import logging
 import os
 import re
 import shutil
@@ -14,18 +13,22 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
 from maskrcnn.commands.help import render_help
 from maskrcnn.config import UnusualValueWarning, flag
 from maskrcnn.errors import AccessError, InputError, MaskrcnnError, NotFoundError
-from maskrcnn.redacted_output import redact_output
+from maskrcnn.log_lines import LogFormat, LogStyle, new_run_id, set_up_logs
 from maskrcnn.storage.outside import check_no_secrets
 
 DONE, NOT_AS_IT_SHOULD_BE, WRONG_INPUT = 0, 1, 2
+
+LOG_FORMAT = "log_format"
 
 _TROUBLE_WITH_A_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
@@ -54,8 +57,7 @@ def run_command(
 
     Exit codes: 0 done; 1 ran, and something is not as it should be; 2 the input is wrong, told in one line.
     """
-    redact_output()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
+    set_up_logs(LogStyle(_given_format(sys.argv[1:]), new_run_id(datetime.now(UTC))))
     warnings.showwarning = _show_warning
     try:
         arguments = _parse(arguments_class, name, default, groups)
@@ -85,12 +87,13 @@ def _parse(
 ) -> _Arguments:
     """Parse, with the library's box of an error folded into one line."""
     complaint = io.StringIO()
-    given: Any = default(sys.argv[1:]) if default is not None else tyro.MISSING_NONPROP
+    with_format = _with_log_format(arguments_class)
+    given = tyro.MISSING_NONPROP if default is None else with_format(**_fields(arguments_class, default(sys.argv[1:])))
 
     def parse() -> _Arguments:
         config = (tyro.conf.OmitArgPrefixes,)
-        parsed: _Arguments = tyro.cli(arguments_class, prog=_invocation(name), config=config, default=given)
-        return parsed
+        parsed: Any = tyro.cli(with_format, prog=_invocation(name), config=config, default=given)
+        return arguments_class(**_fields(arguments_class, parsed))
 
     if {"-h", "--help"} & set(sys.argv[1:]):
         _show_help(parse, groups)
@@ -101,13 +104,36 @@ def _parse(
         _fail(name, fold_complaint(complaint.getvalue()), WRONG_INPUT)
 
 
+def _with_log_format(arguments_class: type[Any]) -> type[Any]:
+    """Add to a command's options the one that all have."""
+    help_text = "How output and logs are written; json: one object a line, each with the run's id."
+    log_format = Annotated[LogFormat, tyro.conf.arg(help=help_text)]
+    return dataclasses.make_dataclass(
+        arguments_class.__name__,
+        [(LOG_FORMAT, log_format, dataclasses.field(default="text"))],
+        bases=(arguments_class,),
+        frozen=True,
+        namespace={"__doc__": arguments_class.__doc__},
+    )
+
+
+def _fields(arguments_class: type[Any], arguments: Any) -> dict[str, Any]:
+    return {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments_class)}
+
+
+def _given_format(words: list[str]) -> LogFormat:
+    """Look for the format before anything is parsed: what is wrong with the words is told in it too."""
+    option = flag(LOG_FORMAT)
+    return "json" if (option, "json") in pairwise(words) or f"{option}=json" in words else "text"
+
+
 def _show_help(parse: Callable[[], object], groups: Mapping[str, str]) -> NoReturn:
     """Let the library say what it knows, in lines without end, and lay it out."""
     width, shown = shutil.get_terminal_size().columns, io.StringIO()
     with contextlib.redirect_stdout(shown), _endless_lines(), contextlib.suppress(SystemExit):
         parse()
     with contextlib.suppress(BrokenPipeError):  # a pager that was left
-        print(render_help(shown.getvalue(), groups, width), end="", flush=True)
+        print(render_help(shown.getvalue(), {**groups, LOG_FORMAT: "what it says"}, width), end="", flush=True)
     sys.exit(DONE)
 
 

@@ -14,6 +14,7 @@ from maskrcnn.config import LabelConfig, check, warn_if_unusual
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.job import LabellingJob, RunReport
 from maskrcnn.labelling.record import DryRun
+from maskrcnn.log_lines import log_style
 from maskrcnn.progress import clock
 
 
@@ -125,7 +126,7 @@ def parse_num_actors(text: str | None) -> tuple[int, int] | None:
 def predict(arguments: PredictArguments) -> int:
     """Run the job and tell how it went."""
     config = arguments.to_config()
-    job = LabellingJob(config)
+    job = LabellingJob(config, log_style().run_id)
     if arguments.dry_run:
         dry_run = job.dry_run()
         print(describe_dry_run(dry_run))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -24,11 +23,13 @@ from maskrcnn.labelling.costs import find_costs, load_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast, forecast_run
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
+from maskrcnn.labelling.meters import RunMeters
 from maskrcnn.labelling.output import Output, complete_name
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.pool import Pool, name_device, size_pool
 from maskrcnn.labelling.record import DryRun, Tally, build_record, warn_if_late
+from maskrcnn.log_lines import new_run_id
 from maskrcnn.model.bundle import Bundle, load_bundle
 from maskrcnn.progress import Progress
 
@@ -56,15 +57,16 @@ class LabellingJob:
 
     Args:
         config: what the user asked for.
+        run_id: of the process that this is the only run of, as its log lines name it; default: a new one.
 
     Raises:
         InputError: when the bundle, the images or the output cannot be used.
     """
 
-    def __init__(self, config: LabelConfig) -> None:
+    def __init__(self, config: LabelConfig, run_id: str | None = None) -> None:
         self._begin = time.monotonic()
         self._started_at = datetime.now(UTC)
-        self.run_id = f"{self._started_at:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
+        self.run_id = run_id or new_run_id(self._started_at)
         self._config = config
         self._bundle: Bundle = load_bundle(config.bundle_uri)
         self._thresholds = _thresholds(config, self._bundle)
@@ -94,6 +96,7 @@ class LabellingJob:
         self._tally = Tally()
         self._pool: Pool | None = None
         self._forecast: Forecast | None = None
+        self._meters = RunMeters()
 
     def dry_run(self) -> DryRun:
         """Say what would be done; reads the plans, writes nothing."""
@@ -197,10 +200,13 @@ class LabellingJob:
         random.Random(self.run_id).shuffle(parts)
         pool = self._connect(len(parts))
         self._forecast = self._foresee(parts, pool)
-        progress = Progress(sum(part.num_images for part in parts), "labelling")
+        num_images = sum(part.num_images for part in parts)
+        self._meters.begin(num_images)
+        progress = Progress(num_images, "labelling")
         try:
             for summary in pipeline.run_on_pool(parts, pool, self._maker_settings(pool), progress):
                 self._tally.add(summary)
+                self._meters.add(summary)
         finally:
             progress.finish(self._tally.num_images_seen, self._tally.num_failed)
         return self._tally.made()
@@ -238,6 +244,7 @@ class LabellingJob:
         )
 
     def _report(self, reconciled: protocol.Reconciled) -> RunReport:
+        self._meters.finish(reconciled)
         record = build_record(
             run_id=self.run_id,
             started_at=self._started_at,

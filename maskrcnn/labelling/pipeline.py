@@ -24,11 +24,13 @@ from maskrcnn import cluster
 from maskrcnn.errors import BrokenDeviceError
 from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
+from maskrcnn.labelling.meters import GpuMeter
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
+from maskrcnn.log_lines import LogStyle, log_style, set_up_logs
 from maskrcnn.progress import Progress, watched
-from maskrcnn.redacted_output import redact_output, redacted_errors
+from maskrcnn.redacted_output import redacted_errors
 from maskrcnn.storage import OutageNotice, tell_of_outages
 
 logger = logging.getLogger(__name__)
@@ -106,25 +108,28 @@ class _Counter:
 class _PoolWorker:
     """The UDF of the actor pool: a PartMaker, fed a part a call; a second call may come while the first one runs."""
 
-    def __init__(self, settings: MakerSettings, counter: Any) -> None:
-        redact_output()
+    def __init__(self, settings: MakerSettings, counter: Any, style: LogStyle) -> None:
+        set_up_logs(style)
         counter.register.remote(ray.get_runtime_context().current_actor)
         tell_of_outages(lambda notice: counter.tell_of_outage.remote(notice))
         with redacted_errors():
             self._maker = PartMaker(settings, on_progress=lambda done, failed: counter.add.remote(done, failed))
+        self._gpu_meter = GpuMeter()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         parts = [_part_from_row(row) for row in batch["part"]]
         with _ending_with_the_device(), redacted_errors():
-            # As text: the errors of a part are a mapping, which Arrow would turn into columns.
-            return {"summary": [json.dumps(asdict(self._maker.make(part))) for part in parts]}
+            summaries = [self._maker.make(part) for part in parts]
+        self._gpu_meter.read()
+        # As text: the errors of a part are a mapping, which Arrow would turn into columns.
+        return {"summary": [json.dumps(asdict(summary)) for summary in summaries]}
 
 
 class _LoneWorker:
     """Labels single images; its process may die of one."""
 
-    def __init__(self, settings: MakerSettings) -> None:
-        redact_output()
+    def __init__(self, settings: MakerSettings, style: LogStyle) -> None:
+        set_up_logs(style)
         with redacted_errors():
             self._maker = PartMaker(settings)
 
@@ -167,7 +172,7 @@ def _run_ray_data(
             _PoolWorker,
             batch_size=1,
             compute=compute,
-            fn_constructor_args=(settings, counter),
+            fn_constructor_args=(settings, counter, log_style()),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
             # Ray's defaults try a task that kills its worker for ever.
@@ -186,7 +191,7 @@ def _make_one_by_one(part: PlannedPart, pool: Pool, settings: MakerSettings) -> 
     def label_one(place: int) -> ImageResult:
         for _ in range(DEATHS_TO_BLAME):
             if not workers:
-                workers.append(worker_class.remote(settings))
+                workers.append(worker_class.remote(settings, log_style()))
             try:
                 result: ImageResult = ray.get(workers[-1].label_one.remote(part, place))
             except ray.exceptions.RayActorError:

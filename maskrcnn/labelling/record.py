@@ -20,11 +20,11 @@ from maskrcnn.labelling.output import complete_name
 from maskrcnn.labelling.plan import PartId
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.protocol import Reconciled
+from maskrcnn.labelling.stages import STAGES
 from maskrcnn.storage import READS_IN_FLIGHT
 
 logger = logging.getLogger(__name__)
 
-STAGES = ("read", "decode", "predict", "put")
 PACKAGES = ("maskrcnn", "torch", "torchvision", "ray", "pyarrow", "obstore", "numpy", "pillow", "pycocotools")
 
 

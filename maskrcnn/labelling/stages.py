@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+STAGES = ("read", "decode", "predict", "put")
+
 
 @dataclass(frozen=True)
 class Span:

@@ -12,7 +12,8 @@ import torch
 
 from maskrcnn import storage
 from maskrcnn.errors import InputError, NonFiniteError
-from maskrcnn.redacted_output import redact_output, redacted_errors
+from maskrcnn.log_lines import LogStyle, set_up_logs
+from maskrcnn.redacted_output import redacted_errors
 from maskrcnn.training.settings import Place, RunSettings
 from maskrcnn.training.worker import WorkerRun
 
@@ -31,12 +32,13 @@ class LoopSettings:
     num_threads: int
     reached_stores: tuple[str, ...]
     """By the driver: workers wait for these when they are away."""
+    log_style: LogStyle
 
 
 def train_worker(worker_config: dict[str, Any]) -> None:
     """Train, as one worker of a group; nothing that it says or dies of tells a secret."""
-    redact_output()
     settings: LoopSettings = worker_config["settings"]
+    set_up_logs(settings.log_style)
     storage.expect_outages(settings.reached_stores)
     with redacted_errors():
         _train(settings)

@@ -17,6 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from maskrcnn import cluster, storage
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.errors import ClusterError, MaskrcnnError, TrainingFailedError
+from maskrcnn.log_lines import log_style
 from maskrcnn.progress import LiveLine, watched
 from maskrcnn.training.checkpoint import TrainState
 from maskrcnn.training.group import WorkerGroup
@@ -90,6 +91,7 @@ def run_group(
         uses_gpu=group.num_gpus > 0,
         num_threads=group.num_cpus,
         reached_stores=storage.reached_stores(),
+        log_style=log_style(),
     )
     is_elastic = group.min_workers < group.max_workers
     # Ray's own notes of a run; ours are in the output, and go on without them.

@@ -5,11 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import botocore.session
 import pytest
 import yaml
+from botocore.validate import ParamValidator
 
 from maskrcnn.cluster import KEEPALIVE_ENVIRONMENT
 from tests.conftest import PROJECT_ROOT
+from tests.unit.test_dockerfile import INSTALL
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,7 @@ def test_every_ray_starts_with_token_auth_keepalives_and_no_open_dashboard(confi
     for line in starts:
         variables = line.partition("~/venv/bin/ray")[0].split()
         assert variables == [
+            "PATH=~/venv/bin:$PATH",
             "RAY_AUTH_MODE=token",
             *(f"{name}={value}" for name, value in KEEPALIVE_ENVIRONMENT.items()),
         ]
@@ -75,7 +79,34 @@ def test_machines_have_rights_of_their_own_and_give_them_to_no_forged_request(ma
     assert all(disk["Ebs"]["Encrypted"] for disk in machine["BlockDeviceMappings"])
 
 
-def test_only_workers_are_spot_machines(config: dict[str, Any]) -> None:
+def test_only_workers_are_spot_machines_and_idle_ones_end(config: dict[str, Any]) -> None:
     nodes = config["available_node_types"]
     assert "InstanceMarketOptions" not in nodes["head"]["node_config"]
-    assert nodes["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert nodes["gpu_spot"]["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert 0 < config["idle_timeout_minutes"] <= 15
+    assert config["provider"]["cache_stopped_nodes"] is False
+
+
+def test_machines_come_with_everything_and_install_nothing_at_night(
+    config: dict[str, Any], machine: dict[str, Any]
+) -> None:
+    assert machine["ImageId"].startswith("ami-")
+    commands = [line for name, lines in config.items() if name.endswith("_commands") for line in lines]
+    assert not [line for line in commands if "pip" in line or "apt" in line]
+    assert INSTALL in (PROJECT_ROOT / "cluster.yaml").read_text()
+
+
+def test_ec2_knows_every_field_of_the_machines(machine: dict[str, Any]) -> None:
+    """Validated by botocore's own model of RunInstances, as Ray gives it, with a subnet for the list of them."""
+    model = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    request = {**machine, "SubnetId": machine["SubnetIds"][0], "MinCount": 1, "MaxCount": 1}
+    del request["SubnetIds"]
+    validator = ParamValidator()
+    assert not validator.validate(request, model).has_errors()
+    wrong = {**request, "InstanceMarketOptions": {"Market": "spot"}}
+    assert "InstanceMarketOptions" in validator.validate(wrong, model).generate_report()
+
+
+def test_machines_and_their_disks_are_told_apart_on_the_bill(machine: dict[str, Any]) -> None:
+    tags = {each["ResourceType"]: each["Tags"] for each in machine["TagSpecifications"]}
+    assert tags == {key: [{"Key": "project", "Value": "maskrcnn"}] for key in ("instance", "volume")}

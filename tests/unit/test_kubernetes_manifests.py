@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import jsonschema
 import pytest
+import tyro
 import yaml
 
 from maskrcnn.cluster import KEEPALIVE_ENVIRONMENT
+from maskrcnn.commands.predict import PredictArguments
 from tests.conftest import PROJECT_ROOT
 
+METRICS_PORT = 8080
 FOLDER = PROJECT_ROOT / "deploy" / "kubernetes"
 Document = dict[str, Any]
 
@@ -24,6 +30,12 @@ def documents(name: str) -> list[Document]:
 @pytest.fixture(scope="module")
 def job() -> Document:
     (found,) = documents("labelling.yaml")
+    return found
+
+
+@pytest.fixture(scope="module")
+def nightly() -> Document:
+    (found,) = documents("nightly.yaml")
     return found
 
 
@@ -61,20 +73,48 @@ def closed(schema: Any) -> Any:
     return found
 
 
-@pytest.fixture(scope="module")
-def schema(shared_path: Path) -> Document:
+def validator(shared_path: Path, plural: str) -> jsonschema.Draft202012Validator:
+    """Give what checks the spec of one of KubeRay's kinds."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where there is one, is ten times as fast
-    crd = yaml.load((shared_path / "reference" / "kuberay" / "ray.io_rayjobs.yaml").read_text(), loader)
+    crd = yaml.load((shared_path / "reference" / "kuberay" / f"ray.io_{plural}.yaml").read_text(), loader)
     (version,) = (each for each in crd["spec"]["versions"] if each["name"] == "v1")
-    spec: Document = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    return closed(spec)  # type: ignore[no-any-return]
+    return jsonschema.Draft202012Validator(closed(version["schema"]["openAPIV3Schema"]["properties"]["spec"]))
 
 
-def test_kuberays_schema_takes_every_field_of_the_job(job: Document, schema: Document) -> None:
-    validator = jsonschema.Draft202012Validator(schema)
-    validator.validate(job["spec"])
-    with pytest.raises(jsonschema.ValidationError, match="headless"):
-        validator.validate({**job["spec"], "headless": True})
+def test_kuberays_schemas_take_every_field_of_the_job_and_of_its_nights(
+    job: Document, nightly: Document, shared_path: Path
+) -> None:
+    for document, plural in ((job, "rayjobs"), (nightly, "raycronjobs")):
+        schema = validator(shared_path, plural)
+        schema.validate(document["spec"])
+        with pytest.raises(jsonschema.ValidationError, match="headless"):
+            schema.validate({**document["spec"], "headless": True})
+
+
+def test_every_night_is_the_job_and_is_over_before_the_next(job: Document, nightly: Document) -> None:
+    assert nightly["kind"] == "RayCronJob"
+    assert nightly["spec"]["jobTemplate"] == job["spec"]
+    minute, hour, *days = nightly["spec"]["schedule"].split()
+    assert int(minute) < 60
+    assert int(hour) < 24
+    assert days == ["*", "*", "*"], "once a day"
+    ZoneInfo(nightly["spec"]["timeZone"])
+    assert nightly["spec"]["suspend"] is False
+    assert job["spec"]["activeDeadlineSeconds"] < 23 * 3600, "nothing else keeps two nights apart"
+
+
+def test_what_jobs_are_told_is_what_the_command_takes(job: Document) -> None:
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[:3] == ["python", "-m", "jobs.predict"]
+    assert words[-2:] == ["--log-format", "json"], "of every command"
+    given = tyro.cli(PredictArguments, args=words[3:-2], config=(tyro.conf.OmitArgPrefixes,))
+    given.to_config()
+
+
+def test_the_image_names_the_ray_that_the_cluster_names(job: Document) -> None:
+    pinned = re.search(r"^ray==(.*)$", (PROJECT_ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert job["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
 
 
 def test_ray_asks_everyone_for_the_secrets_token_and_notices_cut_links(job: Document) -> None:
@@ -115,6 +155,14 @@ def test_the_head_has_no_work_and_workers_start_from_zero(job: Document) -> None
             assert "memory" in container["resources"]["limits"]
 
 
+def test_every_ray_shows_its_figures_where_prometheus_may_ask(job: Document) -> None:
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        assert group["rayStartParams"]["metrics-export-port"] == str(METRICS_PORT)
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"name": "metrics", "containerPort": METRICS_PORT} in container["ports"]
+
+
 def test_pods_have_accounts_of_their_own_and_only_the_head_may_speak_to_kubernetes(
     job: Document, access: list[Document]
 ) -> None:
@@ -126,13 +174,17 @@ def test_pods_have_accounts_of_their_own_and_only_the_head_may_speak_to_kubernet
     assert [name for name, pod in by_pod.items() if pod.get("automountServiceAccountToken", True)] == ["head"]
 
 
-def test_only_the_namespace_and_the_operator_reach_ray(job: Document, access: list[Document]) -> None:
+def test_only_the_namespace_reaches_ray_the_operator_its_dashboard_and_prometheus_its_figures(
+    job: Document, nightly: Document, access: list[Document]
+) -> None:
     (policy,) = (each for each in access if each["kind"] == "NetworkPolicy")
     assert policy["spec"]["podSelector"] == {}, "every pod"
     assert policy["spec"]["policyTypes"] == ["Ingress"]
-    own, operator = policy["spec"]["ingress"]
+    own, operator, prometheus = policy["spec"]["ingress"]
     assert own == {"from": [{"podSelector": {}}]}
     assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
-    assert all(peer.keys() == {"namespaceSelector", "podSelector"} for peer in operator["from"])
+    assert prometheus["ports"] == [{"protocol": "TCP", "port": METRICS_PORT}]
+    for visitor in (operator, prometheus):
+        assert all(peer.keys() == {"namespaceSelector", "podSelector"} for peer in visitor["from"])
     assert job["spec"]["rayClusterSpec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
-    assert {each["metadata"]["namespace"] for each in [job, *access]} == {"maskrcnn"}
+    assert {each["metadata"]["namespace"] for each in [job, nightly, *access]} == {"maskrcnn"}

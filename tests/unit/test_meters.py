@@ -1,0 +1,96 @@
+"""The driver's counts follow the parts' summaries; a worker tells what its GPU held."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from typing import Any
+
+import pytest
+import torch
+
+from maskrcnn import cluster
+from maskrcnn.labelling import meters
+from maskrcnn.labelling.maker import PartSummary
+from maskrcnn.labelling.plan import PartId, PlannedPart
+from maskrcnn.labelling.protocol import Reconciled
+
+Told = Counts[tuple[str, ...]]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """What is told, by metric and tags; Ray's classes are left out."""
+    told: Told = Counts()
+
+    class Metric:
+        def __init__(self, name: str, text: str, tags: tuple[str, ...]) -> None:
+            assert text
+            self.name, self.tag_keys = name, tags
+
+        def key(self, tags: dict[str, str] | None) -> tuple[str, ...]:
+            assert set(tags or {}) == set(self.tag_keys)
+            return (self.name, *(tags or {}).values())
+
+        def inc(self, value: float, tags: dict[str, str] | None = None) -> None:
+            assert value > 0, "which Ray asks for"
+            told[self.key(tags)] += value  # type: ignore[assignment]
+
+        def set(self, value: float, tags: dict[str, str] | None = None) -> None:
+            told[self.key(tags)] = value  # type: ignore[assignment]
+
+    monkeypatch.setattr(meters, "Counter", Metric)
+    monkeypatch.setattr(meters, "Gauge", Metric)
+    monkeypatch.setattr(cluster, "is_on_cluster", lambda: True)
+    monkeypatch.setattr(cluster, "connect", lambda: None)
+    return told
+
+
+def reconciled(*left: PlannedPart) -> Reconciled:
+    return Reconciled(1, 10, left, left, ())
+
+
+def test_a_part_is_counted_by_what_came_of_it(told: Told) -> None:
+    run = meters.RunMeters()
+    run.begin(20)
+    run.add(PartSummary(1, 0, num_images=8, num_instances=30, num_bytes=900, errors={"corrupt": 2}, read_s=1.5))
+    run.add(PartSummary(1, 1, was_there=True, num_images=7))
+    run.add(PartSummary(1, 2, failure="UnavailableError: away"))
+    assert told == {
+        ("maskrcnn_run_images_planned",): 20,
+        ("maskrcnn_run_images_left",): 5,
+        ("maskrcnn_parts", "made"): 1,
+        ("maskrcnn_parts", "found"): 1,
+        ("maskrcnn_parts", "failed"): 1,
+        ("maskrcnn_images", "ok", ""): 6,
+        ("maskrcnn_images", "error", "corrupt"): 2,
+        ("maskrcnn_instances",): 30,
+        ("maskrcnn_bytes_read",): 900,
+        ("maskrcnn_stage_seconds", "read"): 1.5,
+    }
+    run.finish(reconciled(PlannedPart(PartId(1, 2), None, 5)))
+    assert told["maskrcnn_runs", "incomplete"] == 1
+    assert told["maskrcnn_run_images_left",] == 5
+
+
+def test_a_night_without_photos_is_a_complete_run_too(told: Told) -> None:
+    meters.RunMeters().finish(reconciled())
+    assert told == {("maskrcnn_runs", "complete"): 1, ("maskrcnn_run_images_left",): 0}
+
+
+def test_nothing_is_told_where_no_ray_was_needed(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "is_on_cluster", lambda: False)
+    meters.RunMeters().finish(reconciled())
+    assert not told
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_a_worker_tells_the_peaks_of_its_gpu(has_gpu: bool, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks: dict[str, Any] = {"max_memory_allocated": lambda: 5, "max_memory_reserved": lambda: 7}
+    for name, peak in {"is_available": lambda: has_gpu, **peaks}.items():
+        monkeypatch.setattr(torch.cuda, name, peak)
+    meters.GpuMeter().read()
+    expected = {
+        ("maskrcnn_gpu_memory_peak_bytes", "allocated"): 5,
+        ("maskrcnn_gpu_memory_peak_bytes", "reserved"): 7,
+    }
+    assert told == (expected if has_gpu else {})
