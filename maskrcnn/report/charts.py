@@ -20,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from maskrcnn.printable import printable
@@ -144,6 +144,8 @@ def paint_bars(
     axes.margins(x=0.14)
     if is_log:
         axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _finish(axes, x_label, "", "x")
 
 
@@ -153,10 +155,11 @@ def paint_lines(
     *,
     x_label: str,
     y_label: str,
+    x_limits: tuple[float, float] | None = None,
     y_limits: tuple[float, float] | None = None,
     is_log: bool = False,
 ) -> None:
-    """Draw lines from 0 on, told apart by colour and, beyond the colours, by dashes."""
+    """Draw lines, told apart by colour and, beyond the colours, by dashes."""
     for place, line in enumerate(lines):
         style = {"color": SERIES[place % len(SERIES)], "linestyle": _STYLES[place // len(SERIES) % len(_STYLES)]}
         axes.plot(
@@ -168,6 +171,8 @@ def paint_lines(
             label=printable(line.label, _LABEL_CHARS),
             **style,  # type: ignore[arg-type]
         )
+    if x_limits is not None:
+        axes.set_xlim(*x_limits)
     if y_limits is not None:
         axes.set_ylim(*y_limits)
     if is_log:
@@ -207,7 +212,7 @@ def _finish(axes: Axes, x_label: str, y_label: str, grid: str) -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     for axis in (axes.xaxis, axes.yaxis):
-        if not isinstance(axis.get_major_formatter(), FixedFormatter):
+        if not isinstance(axis.get_major_locator(), FixedLocator):
             axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
             axis.set_minor_formatter(NullFormatter())
 

@@ -77,7 +77,10 @@ def _draw_scores(validations: Metrics) -> Chart:
             if found:
                 x, y = np.array(found, np.float64).T
                 lines.append(Line(f"{kind} {name}", x, y, is_marked=True))
-    paint = partial(paint_lines, lines=lines, x_label="step", y_label="AP", y_limits=(0, 1.02))
+    last = max(1, *(line["step"] for line in validations))
+    paint = partial(
+        paint_lines, lines=lines, x_label="step", y_label="AP", x_limits=(0, 1.03 * last), y_limits=(0, 1.02)
+    )
     return draw("validation", "Scores in validation", paint)
 
 

@@ -42,17 +42,14 @@
 
   function buildCategories() {
     const chips = table.categories.map((name, label) => {
-      const chip = document.createElement("button");
+      const chip = make("button", "chip");
       chip.type = "button";
-      chip.className = "chip";
-      const swatch = document.createElement("span");
-      swatch.className = "swatch";
-      swatch.style.background = table.colors[label % table.colors.length];
-      const text = document.createElement("span");
-      text.textContent = name;
-      const number = document.createElement("span");
-      number.className = "faint";
-      chip.append(swatch, text, number);
+      if (!table.hasTruth) {  // else colours tell right from wrong
+        const swatch = make("span", "swatch");
+        swatch.style.background = table.colors[label % table.colors.length];
+        chip.append(swatch);
+      }
+      chip.append(make("span", "category", name), make("span", "faint"));
       chip.addEventListener("click", () => {
         if (!view.hidden.delete(label)) view.hidden.add(label);
         refresh();
