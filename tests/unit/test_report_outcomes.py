@@ -95,9 +95,7 @@ def test_leaving_out_the_worst_changes_nothing_for_the_others(
 
 @settings(max_examples=40, deadline=None)
 @given(_OBJECTS, _OBJECTS.filter(len))
-def test_as_many_are_right_as_the_evaluator_counts(
-    objects: list[tuple[int, Box]], seen: list[tuple[int, Box]]
-) -> None:
+def test_as_many_are_right_as_the_evaluator_counts(objects: list[tuple[int, Box]], seen: list[tuple[int, Box]]) -> None:
     dataset = truth(*objects)
     results = [
         {"image_id": 1, "category_id": category_id, "score": 0.9 - place / 100, "bbox": list(box)}
