@@ -61,7 +61,8 @@ def judge(found: Found, dataset: CocoDataset, image_index: int) -> Outcomes:
     """
     expected = (int(dataset.heights[image_index]), int(dataset.widths[image_index]))
     if expected != found.size:
-        rule = f"must be of the size that was labelled, {found.size[1]} x {found.size[0]} px, got {expected[1]} x {expected[0]}"
+        labelled, got = (f"{width} x {height}" for height, width in (found.size, expected))
+        rule = f"must be of the size that was labelled, {labelled} px, got {got}"
         raise AnnotationError(f"image {dataset.image_ids[image_index]}", rule, dataset.place)
     annotations = dataset.annotations_of(image_index)
     own = np.arange(annotations.start, annotations.stop)
