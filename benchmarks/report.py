@@ -2,8 +2,8 @@
 
 The table is made up: generated masks over a few photos that every row shares. Measured are the build, the time from
 asking for the gallery until the small pictures of its first page are drawn, a turn of the page, a move of the score
-slider, and the memory: the JavaScript heap, the whole browser's PSS (what processes share is counted once), and the
-browser's before any page. Ends 1 where the first page takes 2 s or more, or the browser 500 MB or more.
+slider, and the memory: the JavaScript heap, the whole browser's PSS (what processes share is counted once), and what it
+had before the page. Ends 1 where the first page takes 2 s or more, or the report adds 500 MB or more to the browser.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ NUM_PHOTOS = 12
 DETECTIONS_PER_IMAGE = 20
 PAGE = 48
 NUM_TURNS = 20
+VIEWPORT = {"width": 1280, "height": 1600}
+"""So tall that all small pictures of a page are within the browser's reach: it loads none that lie far below."""
 MOST_FIRST_PAGE_S = 2.0
-MOST_BROWSER_BYTES = 500_000_000
+MOST_PAGE_BYTES = 500_000_000
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -97,7 +99,7 @@ def measure_browser(site: Path, num_images: int) -> dict[str, Any]:
     with sync_playwright() as driver:
         before = set(process_tree(os.getpid()))
         browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page = browser.new_page(viewport=VIEWPORT)
         page.goto("about:blank")
         started = [pid for pid, words in process_tree(os.getpid()).items() if pid not in before and "chromium" in words]
         root_pid = min(started)
@@ -126,6 +128,7 @@ def measure_browser(site: Path, num_images: int) -> dict[str, Any]:
         "slide_s": [round(each, 3) for each in slides_s],
         "empty_browser_bytes": empty_bytes,
         "browser_bytes": peak_bytes,
+        "page_bytes": peak_bytes - empty_bytes,
         "heap_bytes": heap_bytes,
     }
 
@@ -164,12 +167,12 @@ def main() -> int:
         "index_bytes": index_bytes,
         **figures,
     }
-    keeps = figures["first_page_s"] < MOST_FIRST_PAGE_S and figures["browser_bytes"] < MOST_BROWSER_BYTES
+    keeps = figures["first_page_s"] < MOST_FIRST_PAGE_S and figures["page_bytes"] < MOST_PAGE_BYTES
     print(
         f"{num_images:,} images: built in {build_s:.0f} s ({row['build_images_per_s']:.0f}/s), first page in "
         f"{figures['first_page_s']:.2f} s, a turn {statistics.median(figures['turn_s']):.2f} s, a slide "
-        f"{statistics.median(figures['slide_s']):.3f} s\nbrowser {figures['browser_bytes'] / 1e6:.0f} MB, empty "
-        f"{figures['empty_browser_bytes'] / 1e6:.0f} MB; heap {figures['heap_bytes'] / 1e6:.0f} MB: "
+        f"{statistics.median(figures['slide_s']):.3f} s\nbrowser {figures['browser_bytes'] / 1e6:.0f} MB, "
+        f"{figures['page_bytes'] / 1e6:.0f} MB more than empty; heap {figures['heap_bytes'] / 1e6:.0f} MB: "
         f"{'kept' if keeps else 'NOT kept'}"
     )
     if arguments.output:
