@@ -64,7 +64,10 @@ window.viewer = (() => {
       tellReason();
       return;
     }
-    gallery.outlines(place).then((outlines) => { if (place === wanted) draw(outlines); });
+    gallery.outlines(place).then(
+      (outlines) => { if (place === wanted) draw(outlines); },
+      (error) => { element("viewer-status").textContent = error.message; },
+    );
   }
 
   function tellReason() {
