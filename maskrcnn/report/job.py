@@ -23,7 +23,6 @@ from maskrcnn.report.gallery import COLUMNS, Truth, gallery_files
 from maskrcnn.report.index import GalleryIndex
 from maskrcnn.report.overview import build_cards, build_charts, by_frequency
 from maskrcnn.report.pictures import find_below
-from maskrcnn.report.plots import COLORS
 from maskrcnn.report.runs import load_runs
 from maskrcnn.report.sample import choose_images
 from maskrcnn.report.scores import build_scores, load_metrics
@@ -84,8 +83,7 @@ def write_report(
     batches = rows.batches(COLUMNS, is_wanted=is_chosen)
     made = gallery_files(batches, index, table_uri=table_uri, truth=truth, files=files)
     site.write_many(_telling(made, lambda: on_progress(len(index), num_shown)))
-    value = index.to_value(names) | {"colors": ["#" + bytes(color).hex() for color in COLORS]}
-    site.write("gallery/index.js", script("index", value))
+    site.write("gallery/index.js", script("index", index.to_value(names)))
     site.write_page(
         "gallery.html", "gallery.html", num_shown=num_shown, num_images=len(rows), has_truth=truth is not None
     )

@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from maskrcnn.coco import rle
 
-COLORS: tuple[tuple[int, int, int], ...] = (
+_COLORS: tuple[tuple[int, int, int], ...] = (
     (0, 158, 115),
     (213, 94, 0),
     (86, 180, 233),
@@ -55,7 +55,7 @@ def draw_contact_sheet(tiles: Sequence[Tile], *, num_columns: int = 4, tile_px: 
         tile_px: the longer side of every image on the sheet, px; small images are enlarged.
     """
     categories = sorted({mark.category for tile in tiles for mark in tile.marks})
-    colors = {category: COLORS[index % len(COLORS)] for index, category in enumerate(categories)}
+    colors = {category: _COLORS[index % len(_COLORS)] for index, category in enumerate(categories)}
     drawn = [None if tile.image is None else draw_marks(tile.image, tile.marks, colors, tile_px) for tile in tiles]
     tile_height = max((picture.height for picture in drawn if picture), default=tile_px)
     caption_px = max(12, tile_px // 22)

@@ -150,9 +150,10 @@ def test_what_is_wrong_is_told_in_one_line(run: Run, labelled_folder: Path, tmp_
 
     nothing = f"--predictions holds no labelled images, in {tmp_path}/empty; name the --output of a labelling job"
     assert refusal(predictions=str(tmp_path / "empty")) == nothing
-    assert refusal(into=str(tmp_path / "file")) == f"--output must be a folder, and is a file, in {tmp_path}/file"
+    file = f"--output must be a folder, and is a file, in {tmp_path}/file"
+    assert refusal(into=str(tmp_path / "file")).startswith(file)
     mine = f"--output must be a new folder or an earlier report's, in {tmp_path}/mine; name another"
-    assert refusal(into=str(tmp_path / "mine")) == mine
+    assert refusal(into=str(tmp_path / "mine")).startswith(mine)
     assert refusal("--max-images", "0") == "--max-images must be 1 or more, got 0"
     assert refusal("--price-per-hour", "-1") == "--price-per-hour must be 0 or more, got -1.0"
     assert refusal("--annotations", "none.json").startswith("--annotations cannot be read: ")

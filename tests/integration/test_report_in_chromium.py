@@ -61,8 +61,7 @@ def names(page: Any) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), (1280, "light")])
 def test_every_page_opens_without_complaint_and_without_overflow(
     chromium: Browser, site: str, width: int, theme: str
 ) -> None:

@@ -21,7 +21,6 @@ window.columns = (() => {
       names: index.names,
       reasons: index.reasons,
       categories: index.categories,
-      colors: index.colors,
       steps: index.score_steps,
       states: numbers(index.states, Uint8Array),
       size: (place) => ({ height: sizes[2 * place], width: sizes[2 * place + 1] }),

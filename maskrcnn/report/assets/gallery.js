@@ -46,7 +46,7 @@
       chip.type = "button";
       if (!table.hasTruth) {  // else colours tell right from wrong
         const swatch = make("span", "swatch");
-        swatch.style.background = table.colors[label % table.colors.length];
+        swatch.style.background = window.marks.colorOf(label);
         chip.append(swatch);
       }
       chip.append(make("span", "category", name), make("span", "faint"));

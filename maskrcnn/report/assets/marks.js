@@ -8,11 +8,15 @@ window.marks = (() => {
   const MISSED_STYLE = { color: "#ffe14d", dash: [2, 3], name: "missed" };
   const CASING = "rgba(0, 0, 0, .55)";
 
+  // Told apart by people of any colour vision. Source: Okabe and Ito, "Color Universal Design" (2008).
+  const COLORS = ["#009e73", "#d55e00", "#56b4e9", "#e69f00", "#cc79a7", "#0072b2", "#f0e442"];
+  const colorOf = (label) => COLORS[label % COLORS.length];
+
   function styleOf(table, instance) {
     const outcome = table.hasTruth ? table.outcomes[instance] : 0;
     if (outcome === RIGHT) return RIGHT_STYLE;
     if (outcome === WRONG) return WRONG_STYLE;
-    return { color: table.colors[table.labels[instance] % table.colors.length], dash: [], name: "plain" };
+    return { color: colorOf(table.labels[instance]), dash: [], name: "plain" };
   }
 
   // Everything to draw of an image, the best on top.
@@ -141,5 +145,5 @@ window.marks = (() => {
     });
   }
 
-  return { list, drawOnCanvas, toSvg, make };
+  return { list, drawOnCanvas, toSvg, make, colorOf };
 })();
