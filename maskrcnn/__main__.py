@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "score predictions or a bundle by a COCO JSON",
     "predict": "label images with a bundle: detections and masks into Parquet",
     "export": "hand a predictions table to other tools",
+    "report": "pages about a predictions table: overview, gallery, scores, training",
 }
 USAGE = "usage: maskrcnn COMMAND [OPTIONS]\n\n{}\n\nmaskrcnn COMMAND --help lists every option."
 
