@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -86,6 +87,8 @@ class LabellingJob:
             image_root_uri=config.image_root_uri,
             date_from=config.date_from,
             leave_out_uri=self._output.uri,
+            sample=config.sample,
+            seed=config.seed,
         )
         self._dates = self.manifest.dates
         self._touched_dates = set(self._dates)
@@ -111,6 +114,7 @@ class LabellingJob:
         left = [part for part in self._output.read_parts(numbers) if part.id not in made]
         return DryRun(
             num_listed=self.manifest.num_images,
+            num_outside_sample=self.manifest.num_outside_sample,
             num_planned_before=backlog.num_planned,
             num_to_plan=num_to_plan,
             num_parts_to_plan=num_parts_to_plan,
@@ -147,7 +151,9 @@ class LabellingJob:
                 self._connect(
                     num_parts=rows["part"][-1].as_py() + 1
                 )  # too small a cluster must not leave a plan behind
-                header = PlanHeader(token, self._settings, self._rows_per_part(), num_rows_by_date(rows))
+                # A larger sample, or all images, may follow on the same output: not among what must be equal.
+                settings = self._settings | {"sample": self._config.sample}
+                header = PlanHeader(token, settings, self._rows_per_part(), num_rows_by_date(rows))
                 return self._output.put_plan(number, rows, header)
             case protocol.ReadToken(number):
                 return self._output.read_token(number)
@@ -159,11 +165,23 @@ class LabellingJob:
                 self._touched_dates |= {part.date for part in parts}
                 return self._make_parts(list(parts))
             case protocol.PutComplete(date, as_of_plan, parts):
+                is_sample = self._is_sample(date, parts)
+                name = complete_name(date, is_sample=is_sample)
                 # A year of dates that nobody touched need not be read and said again every night.
-                if date in self._touched_dates or complete_name(date) not in self._complete_before:
-                    self._output.put_complete(date, as_of_plan, parts, self.run_id)
+                if date in self._touched_dates or name not in self._complete_before:
+                    self._output.put_complete(date, as_of_plan, parts, self.run_id, is_sample=is_sample)
                 return None
         raise TypeError(f"no answer to {request}")
+
+    def _is_sample(self, date: str | None, parts: Collection[PlannedPart]) -> bool:
+        """Say whether only a sample of a date is planned: this run knows of the dates that it listed.
+
+        A run that listed all leaves no plan where a sample was all; one that drew a sample cannot know whether a plan
+        of all images is the last of several. Of other dates their plans tell.
+        """
+        if date in self._dates:
+            return self._config.sample is not None
+        return all(self._output.header(number).settings.get("sample") for number in {part.id.plan for part in parts})
 
     def _backlog(self) -> Backlog:
         return Backlog(self.manifest, self._rows_per_part())
@@ -245,6 +263,7 @@ class LabellingJob:
             config=self._config,
             settings=self._settings,
             num_listed=self.manifest.num_images,
+            num_outside_sample=self.manifest.num_outside_sample,
             pool=self._pool,
             tally=self._tally,
             reconciled=reconciled,
