@@ -111,7 +111,7 @@ def compare_tables(
         InputError: no table, options that do not fit, or a broken mask.
         StorageError: what cannot be read.
     """
-    a, b = CurrentRows(config.a_uri), CurrentRows(config.b_uri)
+    a, b = _open("A", config.a_uri), _open("B", config.b_uri)
     grouping = parse_grouping(config.by, a)
     pair = TablePair(a, b)
     threshold = _threshold(config.score_threshold, pair.lowest_fair_threshold)
@@ -119,6 +119,8 @@ def compare_tables(
     vocabulary, tally, worst = Vocabulary(), Tally(), Worst(config.num_worst)
     new_errors: list[NewError] = []
     num_done = 0
+    if pair.num_common:
+        on_progress(0, pair.num_common)
     for rows_a, rows_b in pair.batches(grouping.columns_read):
         _count(counts, new_errors, rows_a, rows_b)
         is_compared = pa.array(are_comparable(rows_a, rows_b))
@@ -162,6 +164,15 @@ def compare_tables(
 def group_label(names: Sequence[str], group: Group) -> str:
     """Name a group: "store=north, camera=1"."""
     return ", ".join(f"{name}={'none' if value is None else value}" for name, value in zip(names, group, strict=True))
+
+
+def _open(name: str, uri: str) -> CurrentRows:
+    """Open a table; what is wrong with it is told of A or B."""
+    try:
+        return CurrentRows(uri)
+    except InputError as error:
+        thing = name if error.thing == "--predictions" else f"{name}: {error.thing}"
+        raise InputError(thing, error.rule, error.place, error.remedy) from error
 
 
 def _threshold(wanted: float | None, lowest_fair: float) -> float:

@@ -1,4 +1,4 @@
-"""A sample of a night, a larger one, and then all of it, into the same output: each image once, and told apart."""
+"""A sample of a night, and then all of it, into the same output: each image once, and told apart."""
 
 from __future__ import annotations
 
@@ -42,45 +42,11 @@ def test_a_sample_grows_into_the_whole_without_labelling_an_image_twice(
     }
     assert markers(output) == {"all.sample.json": len(small)}
 
-    again = label_images(config(tiny_bundle, images, output, sample=0.2))
-    assert again.record["images"]["planned"] == 0
-
-    larger = label_images(config(tiny_bundle, images, output, sample=0.6))
-    large = names(output)
-    assert small < large
-    assert larger.record["images"]["planned"] == len(large) - len(small)
-    assert markers(output) == {"all.sample.json": len(large)}
-
     whole = label_images(config(tiny_bundle, images, output))
     assert whole.record["sample"] is None
-    assert whole.record["images"]["labelled"] == 40 - len(large)
+    assert whole.record["images"]["labelled"] == 40 - len(small)
     assert len(names(output)) == 40
-    assert markers(output) == {"all.json": 40, "all.sample.json": len(large)}
-
-
-def test_who_waits_for_a_date_is_not_called_by_its_sample(tiny_bundle: str, local_ray: None, tmp_path: Path) -> None:
-    for date in ("2026-11-21", "2026-11-22"):
-        write_images(tmp_path / "in" / date, 6)
-    dated = {"date_from": r"/(\d{4}-\d\d-\d\d)/"}
-    output = tmp_path / "out"
-    label_images(config(tiny_bundle, tmp_path / "in", output, sample=0.5, **dated))
-    assert set(markers(output)) == {"2026-11-21.sample.json", "2026-11-22.sample.json"}
-    label_images(config(tiny_bundle, tmp_path / "in" / "2026-11-21", output, **dated))
-    assert set(markers(output)) == {"2026-11-21.json", "2026-11-21.sample.json", "2026-11-22.sample.json"}
-    assert markers(output)["2026-11-21.json"] == 6
-    label_images(config(tiny_bundle, tmp_path / "in" / "2026-11-21", output, sample=0.5, **dated))
-    assert set(markers(output)) == {"2026-11-21.json", "2026-11-21.sample.json", "2026-11-22.sample.json"}
-
-
-def test_all_images_that_a_sample_held_already_are_said_to_be_complete(
-    tiny_bundle: str, local_ray: None, tmp_path: Path
-) -> None:
-    images = write_images(tmp_path / "in", 3)
-    label_images(config(tiny_bundle, images, tmp_path / "out", sample=1.0))
-    assert set(markers(tmp_path / "out")) == {"all.sample.json"}
-    report = label_images(config(tiny_bundle, images, tmp_path / "out"))
-    assert report.record["images"]["planned"] == 0
-    assert markers(tmp_path / "out") == {"all.sample.json": 3, "all.json": 3}
+    assert markers(output) == {"all.json": 40, "all.sample.json": len(small)}
 
 
 def test_a_sample_without_images_is_told(tiny_bundle: str, tmp_path: Path) -> None:

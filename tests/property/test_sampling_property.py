@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskrcnn.labelling.sampling import Choice, draw_by_uri
+from tests.planning import plan_all
+from tests.unit.test_plan import attempts, failed, manifest
 
 SHARES = st.floats(0, 1, exclude_min=True)
 SEEDS = st.integers(0, 2**63 - 1)
+KEYS = st.text(min_size=1, max_size=4).filter(lambda text: "\0" not in text)
 URIS = st.lists(st.text(max_size=12), max_size=60)
 
 
@@ -64,3 +67,17 @@ def test_what_is_left_out_is_counted_but_the_jobs_own_files_are_not() -> None:
     drawn = choose(rows)["image_uri"].to_pylist()
     assert set(drawn) < set(listed)
     assert len(drawn) + choose.num_outside_sample == 100
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(KEYS, unique=True, max_size=40), st.data())
+def test_samples_one_after_the_other_plan_each_image_once(uris: list[str], data: st.DataObject) -> None:
+    shares = data.draw(st.lists(SHARES, max_size=4))
+    seeds = data.draw(st.lists(st.integers(0, 3), min_size=len(shares), max_size=len(shares)))
+    planned: list[tuple[str, str, int]] = []
+    for share, seed in [*zip(shares, seeds, strict=True), (1.0, 0)]:
+        listed = manifest(*((uri, "1", None) for uri in uris))
+        drawn = Choice(None, share, seed)(listed)
+        for rows in plan_all(drawn, attempts(*planned), failed(), [], 3, max_rows=5):
+            planned += [(row["image_uri"], row["etag"], row["attempt"]) for row in rows.to_pylist()]
+    assert sorted(planned) == sorted((uri, "1", 1) for uri in uris)
