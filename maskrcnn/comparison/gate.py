@@ -8,9 +8,11 @@ max_gained_share = 0.05          # of B's instances
 max_count_change = 0.1           # either way, of A's count
 max_new_errors_share = 0.001     # of the images that A labelled and B tried
 
+[every_category]                 # limits that every category must keep
+min_instances = 50               # of A and B together: rarer categories are not judged
 [category.can]                   # other limits for one category, by its name
 [group]                          # limits that every group of --by must keep
-min_instances = 50               # of A and B together: smaller groups are not judged
+min_instances = 50               # likewise
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _FIGURE_LIMITS = (*_SHARE_LIMITS, "max_count_change")
 _COUNT_LIMITS = ("min_images", "min_instances")
 _ALLOWED = {
     "": (*_FIGURE_LIMITS, "min_images", "max_new_errors_share"),
+    "every_category": (*_FIGURE_LIMITS, "min_instances"),
     "category": _FIGURE_LIMITS,
     "group": (*_FIGURE_LIMITS, "min_instances"),
 }
@@ -47,8 +50,10 @@ class Gate:
     """What a comparison must keep; limits by their names."""
 
     overall: Limits = field(default_factory=dict)
+    of_categories: Limits = field(default_factory=dict)
+    """For every category."""
     by_category: Mapping[str, Limits] = field(default_factory=dict)
-    """For some categories, by name."""
+    """For some categories, by name, in place of those for every one."""
     of_groups: Limits = field(default_factory=dict)
     """For every group."""
 
@@ -96,8 +101,8 @@ def parse_gate(body: bytes, place: str) -> Gate:
         said = tomllib.loads(body.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError("--gate", f"is not TOML: {error}", place) from error
-    categories, group = said.pop("category", {}), said.pop("group", {})
-    for name, table in (("category", categories), ("group", group)):
+    every_category, categories, group = (said.pop(name, {}) for name in ("every_category", "category", "group"))
+    for name, table in (("every_category", every_category), ("category", categories), ("group", group)):
         if not isinstance(table, dict):
             raise InputError(name, f"must be a table, as [{name}], got {table!r:.80}", place)
     for name, table in categories.items():
@@ -105,12 +110,13 @@ def parse_gate(body: bytes, place: str) -> Gate:
             raise InputError(f"category.{name}", f"must be a table, as [category.{name}], got {table!r:.80}", place)
     gate = Gate(
         overall=_checked(said, "", "", place),
+        of_categories=_checked(every_category, "every_category", "every_category.", place),
         by_category={
             name: _checked(table, "category", f"category.{name}.", place) for name, table in categories.items()
         },
         of_groups=_checked(group, "group", "group.", place),
     )
-    limits = [gate.overall, *gate.by_category.values(), gate.of_groups]
+    limits = [gate.overall, gate.of_categories, *gate.by_category.values(), gate.of_groups]
     if not any(name in (*_FIGURE_LIMITS, "max_new_errors_share") for some in limits for name in some):
         raise InputError("--gate", f"must hold a limit: {', '.join(_ALLOWED[''])}", place)
     return gate
@@ -142,13 +148,18 @@ def find_exceeded(
         exceeded.append(Exceeded("all images", "max_new_errors_share", share_bound, new_errors_share))
     exceeded += _exceeded_by(gate.overall, overall, "all images")
     nothing = Figures(0, 0, 0, 0, None, None, None, None)
-    for name, limits in gate.by_category.items():
-        exceeded += _exceeded_by(limits, by_category.get(name, nothing), f"category {name}")
+    for name, figures in (dict.fromkeys(gate.by_category, nothing) | dict(by_category)).items():
+        own = gate.by_category.get(name, {})
+        common = gate.of_categories if _is_judged(figures, gate.of_categories) else {}
+        exceeded += _exceeded_by({**common, **own}, figures, f"category {name}")
     for label, figures in by_group.items():
-        num_instances = figures.num_a + figures.num_b
-        if num_instances and num_instances >= gate.of_groups.get("min_instances", 0):
+        if _is_judged(figures, gate.of_groups):
             exceeded += _exceeded_by(gate.of_groups, figures, f"group {label}")
     return exceeded
+
+
+def _is_judged(figures: Figures, limits: Limits) -> bool:
+    return figures.num_a + figures.num_b >= max(limits.get("min_instances", 1), 1)
 
 
 def _exceeded_by(limits: Limits, figures: Figures, where: str) -> list[Exceeded]:

@@ -66,6 +66,19 @@ def test_a_category_has_limits_of_its_own_and_one_that_is_not_there_closes() -> 
     ]
 
 
+def test_every_category_is_judged_by_its_own_limits_first() -> None:
+    bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
+    found = {"can": bad, "box": bad, "rare": NOTHING}
+    toml = "[every_category]\nmax_lost_share = 0.5\n"
+    assert judge(toml, by_category=found) == [
+        "max_lost_share = 0.5: 0.9 in category can",
+        "max_lost_share = 0.5: 0.9 in category box",
+    ]
+    own = "[category.can]\nmax_lost_share = 0.95\n"
+    assert judge(toml + own, by_category=found) == ["max_lost_share = 0.5: 0.9 in category box"]
+    assert judge(toml + "min_instances = 21", by_category=found) == []
+
+
 def test_every_group_is_judged_but_small_and_empty_ones() -> None:
     bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
     groups = {"store=north": GOOD, "store=south": bad, "store=new": NOTHING}
