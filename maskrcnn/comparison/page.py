@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from maskrcnn import storage
 from maskrcnn.comparison.job import Comparison, group_label
 from maskrcnn.comparison.pictures import draw_differences
 from maskrcnn.printable import printable
@@ -50,12 +51,15 @@ def _write_pictures(site: Site, comparison: Comparison, images_uri: str | None) 
         return []
     uris = [one.image_uri for one in comparison.worst]
     photo_uris = relocate(uris, *comparison.first_and_last_uri, images_uri)
+    table_uri = comparison.config.a_uri if images_uri is None else images_uri
+    drawn = draw_differences(comparison.worst, photo_uris, storage.normalise(table_uri))
     pictures = []
-    for place, (one, is_read, a, b) in enumerate(draw_differences(comparison.worst, photo_uris)):
+    for place, (one, picture) in enumerate(zip(comparison.worst, drawn, strict=True)):
         names = [f"pictures/{place:03d}-{side}.jpg" for side in "ab"]
-        site.write_many(zip(names, (a, b), strict=True))
+        site.write_many(zip(names, (picture.a, picture.b), strict=True))
         group = group_label(comparison.group_names, one.group)
-        pictures.append({"difference": one, "is_read": is_read, "group": group, "a": names[0], "b": names[1]})
+        shown = {"difference": one, "is_on_photo": picture.is_on_photo, "group": group}
+        pictures.append(shown | {"a": names[0], "b": names[1]})
     return pictures
 
 

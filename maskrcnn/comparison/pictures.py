@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,30 +18,41 @@ PICTURE_PX = 720
 MATCHED, LOST, GAINED = (0, 158, 115), (213, 94, 0), (0, 114, 178)
 """Told apart by people of any colour vision. Source: Okabe and Ito, "Color Universal Design" (2008)."""
 
-_PHOTOS_AT_ONCE = 8
+_PHOTOS_AT_ONCE = 4
+"""Each may be as large as the labelling job allowed; as pictures they are small."""
 _GREY = 128
 
 
-def draw_differences(
-    differences: Sequence[Difference], photo_uris: Sequence[str]
-) -> Iterator[tuple[Difference, bool, bytes, bytes]]:
-    """Draw each image twice, as JPEG.
+@dataclass(frozen=True)
+class Picture:
+    """What two tables have of an image, as two JPEGs."""
+
+    a: bytes
+    b: bytes
+    is_on_photo: bool
+    """Else on grey: the image cannot be read, or has another size by now."""
+
+
+def draw_differences(differences: Sequence[Difference], photo_uris: Sequence[str], table_uri: str) -> Iterator[Picture]:
+    """Draw images, in order.
 
     Args:
-        differences: what the tables have of the images.
-        photo_uris: where the images lie.
-
-    Yields:
-        The difference, whether its image could be read (else it is drawn on grey), and A's and B's picture.
+        differences: what the tables have of them.
+        photo_uris: where they lie.
+        table_uri: of the table that names them, normalised.
     """
+
+    def draw(one: Difference, photo_uri: str) -> Picture:
+        photo = load_photo(photo_uri, table_uri)
+        if photo is not None and photo.shape[:2] != one.size:
+            photo = None
+        canvas = np.full((*one.size, 3), _GREY, np.uint8) if photo is None else photo
+        return Picture(
+            _draw(canvas, one.a, "lost", LOST), _draw(canvas, one.b, "gained", GAINED), is_on_photo=photo is not None
+        )
+
     with ThreadPoolExecutor(_PHOTOS_AT_ONCE) as threads:
-        photos = threads.map(load_photo, photo_uris)
-        for one, photo in zip(differences, photos, strict=True):
-            # Another size: the file has changed since it was labelled.
-            is_read = photo is not None and photo.shape[:2] == one.size
-            canvas = photo if photo is not None and is_read else np.full((*one.size, 3), _GREY, np.uint8)
-            a, b = _draw(canvas, one.a, "lost", LOST), _draw(canvas, one.b, "gained", GAINED)
-            yield one, is_read, a, b
+        yield from threads.map(draw, differences, photo_uris)
 
 
 def _draw(photo: NDArray[np.uint8], found: Sequence[Found], lonely: str, color: tuple[int, int, int]) -> bytes:

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from maskrcnn import storage
 from maskrcnn.counting.counts import COUNT_FIELDS, Counts, Group, count_instances
 from maskrcnn.counting.drift import Drift, DriftRule, Trend, find_drift
 from maskrcnn.counting.shelves import EmptyShelf, find_empty_shelves
@@ -32,7 +32,7 @@ MOST_PICTURES = 24
 PICTURE_PX = 480
 SPARK_WIDTH, SPARK_HEIGHT = 100.0, 24.0
 
-_PHOTOS_AT_ONCE = 8
+_PHOTOS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,10 @@ def write_counts(
     site.write_assets("tables.css")
     site.write(PARQUET, _to_parquet(counts.to_table()))
     site.write(JSON, json.dumps(to_json(report), indent=2, allow_nan=False).encode())
-    pictures = list(_write_pictures(site, listed[:MOST_PICTURES], first_and_last_uri, images_uri))
+    shown = listed[:MOST_PICTURES]
+    photo_uris = relocate([uri for _, uri in shown], *first_and_last_uri, images_uri)
+    table_uri = storage.normalise(predictions_uri if images_uri is None else images_uri)
+    pictures = list(_write_pictures(site, shown, photo_uris, table_uri))
     site.write_page(
         PAGE,
         "counts.html",
@@ -220,20 +223,27 @@ def _read_uris(
 
 
 def _write_pictures(
-    site: Site, shelves: Sequence[tuple[EmptyShelf, str]], first_and_last_uri: tuple[str, str], images_uri: str | None
+    site: Site,
+    shelves: Sequence[tuple[EmptyShelf, str]],
+    photo_uris: Sequence[str],
+    table_uri: str,
 ) -> Iterator[dict[str, Any]]:
-    photo_uris = relocate([uri for _, uri in shelves], *first_and_last_uri, images_uri)
+    def draw(photo_uri: str) -> bytes | None:
+        photo = load_photo(photo_uri, table_uri)
+        if photo is None:
+            return None
+        picture = Image.fromarray(photo)
+        picture.thumbnail((PICTURE_PX, PICTURE_PX))
+        sink = io.BytesIO()
+        picture.save(sink, "JPEG", quality=85)
+        return sink.getvalue()
+
     with ThreadPoolExecutor(_PHOTOS_AT_ONCE) as threads:
-        for place, ((shelf, uri), photo) in enumerate(zip(shelves, threads.map(load_photo, photo_uris), strict=True)):
-            name = None
-            if photo is not None:
-                name = f"shelves/{place:03d}.jpg"
-                picture = Image.fromarray(np.ascontiguousarray(photo))
-                picture.thumbnail((PICTURE_PX, PICTURE_PX))
-                sink = io.BytesIO()
-                picture.save(sink, "JPEG", quality=85)
-                site.write(name, sink.getvalue())
-            yield {"shelf": shelf, "uri": uri, "picture": name}
+        for place, ((shelf, uri), picture) in enumerate(zip(shelves, threads.map(draw, photo_uris), strict=True)):
+            name = f"shelves/{place:03d}.jpg"
+            if picture is not None:
+                site.write(name, picture)
+            yield {"shelf": shelf, "uri": uri, "picture": None if picture is None else name}
 
 
 def _to_parquet(table: pa.Table) -> bytes:

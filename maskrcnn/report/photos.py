@@ -9,22 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn import storage
-from maskrcnn.errors import StorageError
+from maskrcnn.errors import InputError, StorageError
 from maskrcnn.images import BadImage, decode
+from maskrcnn.storage.outside import check_image_uri
 
 
-def load_photo(uri: str) -> NDArray[np.uint8] | None:
-    """Read an image; None where it cannot be read or decoded.
+def load_photo(uri: str, table_uri: str) -> NDArray[np.uint8] | None:
+    """Read an image; None where it cannot be read or decoded, or must not be opened.
 
     Args:
         uri: where it lies.
+        table_uri: of the table or the folder that names it, normalised, which must not lead to just anything.
 
     Returns:
         (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
     """
     try:
+        check_image_uri(uri, table_uri)
         photo = decode(storage.read_bytes(uri))
-    except StorageError:
+    except (StorageError, InputError):
         return None
     return None if isinstance(photo, BadImage) else photo
 
