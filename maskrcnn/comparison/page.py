@@ -28,7 +28,7 @@ def write_comparison(comparison: Comparison, output_uri: str, images_uri: str | 
     Raises:
         StorageError: what cannot be written.
     """
-    site = Site(output_uri, "Comparison", [(PAGE, "Comparison")])
+    site = Site(output_uri, "Comparison", [])
     site.write_assets("tables.css")
     site.write(JSON, json.dumps(to_json(comparison), indent=2, allow_nan=False).encode())
     pictures = _write_pictures(site, comparison, images_uri)

@@ -195,7 +195,6 @@ def to_spark(trend: Trend) -> dict[str, Any]:
     points = [(round(step * place, 2), height(rate)) for place, rate in enumerate(trend.rates) if rate is not None]
     return {
         "points": " ".join(f"{x},{y}" for x, y in points),
-        "last": points[-1] if trend.rate is not None else None,
         "usual": None if trend.usual is None else height(trend.usual),
     }
 

@@ -199,8 +199,8 @@ def test_a_spark_skips_nights_without_images(tmp_path: Path) -> None:
     table = write_nights(tmp_path / "out", lambda *_: {CAN: 4}, nights=[NIGHTS[0], NIGHTS[2], NIGHTS[3], NIGHTS[4]])
     write_part(tmp_path / "out", {"x/other/1.jpg": image({})}, part=50, date=NIGHTS[1])
     trends = {one.group: to_spark(one) for one in drift_of(table, STORE).totals}
-    assert trends[("north",)] == {"points": "0.0,0.0 50.0,0.0 75.0,0.0 100.0,0.0", "last": (100.0, 0.0), "usual": 0.0}
-    assert trends[("other",)]["last"] is None
+    assert trends[("north",)] == {"points": "0.0,0.0 50.0,0.0 75.0,0.0 100.0,0.0", "usual": 0.0}
+    assert trends[("other",)] == {"points": "25.0,24.0", "usual": None}
 
 
 @pytest.mark.parametrize(
