@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from maskrcnn import storage
-from maskrcnn.labelling.record import STAGES
+from maskrcnn.labelling.stages import STAGES
 
 MOST_RUNS = 100
 FILES_AT_ONCE = 16
