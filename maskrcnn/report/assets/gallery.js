@@ -6,6 +6,7 @@
   const each = (selector, act) => document.querySelectorAll(selector).forEach(act);
   const view = {};
   let table, counts, places = [], tiles = new Map(), isDue = false;
+  const spareCanvases = [];
 
   window.addEventListener("DOMContentLoaded", () => {
     window.site.load("index", "gallery/index.js").then((index) => {
@@ -115,6 +116,7 @@
     const shown = [...tiles.keys()];
     if (wanted.length !== shown.length || wanted.some((place, at) => place !== shown[at])) {
       const kept = tiles;
+      kept.forEach((tile, place) => { if (!wanted.includes(place)) release(tile); });
       tiles = new Map(wanted.map((place) => [place, kept.get(place) || buildTile(place)]));
       element("grid").replaceChildren(...[...tiles.values()].map((tile) => tile.item));
     }
@@ -154,12 +156,14 @@
       image.loading = "lazy";
       image.decoding = "async";
       image.src = stemOf(place) + "-small.jpg";
+      tile.image = image;
       photo.append(image);
     } else {
       photo.append(make("span", "reason", table.reasons[place]));
     }
     if (table.states[place] !== 1) {
-      tile.canvas = make("canvas");
+      tile.canvas = spareCanvases.pop() || make("canvas");
+      window.marks.clear(tile.canvas);
       photo.append(tile.canvas);
       load(place).then((found) => {
         if (tiles.get(place) !== tile) return;
@@ -171,6 +175,13 @@
     tile.button.addEventListener("click", () => open(place));
     tile.item.append(tile.button);
     return tile;
+  }
+
+  // Canvases are used again, since a browser keeps the memory of those that are thrown away for long.
+  function release(tile) {
+    tile.outlines = null;
+    if (tile.canvas) spareCanvases.push(tile.canvas);
+    if (tile.image) tile.image.removeAttribute("src");
   }
 
   function drawTile(tile, place) {

@@ -57,11 +57,15 @@ window.marks = (() => {
   const drawsBox = (shape, view) => view.boxes || !view.masks || !shape.rings.length;
   const drawsRings = (shape, view) => view.masks && shape.rings.length > 0;
 
+  const clear = (canvas) => canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+
   function drawOnCanvas(canvas, size, outlines, shapes, view) {
     const ratio = Math.min(window.devicePixelRatio || 1, 2);
     const width = canvas.clientWidth, height = canvas.clientHeight;
-    canvas.width = width * ratio;
-    canvas.height = height * ratio;
+    clear(canvas);
+    // Even the same size, set again, would take other memory.
+    if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
+    if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
     const fit = Math.min(width / size.width, height / size.height);
     const pen = canvas.getContext("2d");
     const scale = fit * outlines.scale * ratio;
@@ -145,5 +149,5 @@ window.marks = (() => {
     });
   }
 
-  return { list, drawOnCanvas, toSvg, make, colorOf };
+  return { list, clear, drawOnCanvas, toSvg, make, colorOf };
 })();
