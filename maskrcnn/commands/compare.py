@@ -13,7 +13,7 @@ from maskrcnn.comparison.gate import load_gate
 from maskrcnn.comparison.job import Comparison, ComparisonConfig, compare_tables
 from maskrcnn.comparison.page import PAGE, describe_comparison, write_comparison
 from maskrcnn.errors import OutputError, StorageError
-from maskrcnn.progress import Progress
+from maskrcnn.progress import progress_of
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class CompareArguments:
     """The --output of another one: what is judged. Images that only one of them has are counted, and left out."""
     output: str
     """The folder for index.html and comparison.json; what an earlier comparison left there is replaced."""
-    by: tuple[str, ...] = ()
+    by: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Group images: columns of A's table, and regular expressions over the URI with named groups, as
-    '/(?P<store>[^/]+)/(?P<camera>[^/]+)/[^/]+$'."""
+    '/(?P<store>[^/]+)/(?P<camera>[^/]+)/[^/]+$'; may be given several times."""
     score_threshold: float | None = None
     """Of both, in [0, 1]; default: the higher of those that the tables were labelled with."""
     gate: str | None = None
@@ -50,16 +50,7 @@ def compare(arguments: CompareArguments) -> int:
         num_worst=arguments.worst,
         gate=None if arguments.gate is None else load_gate(arguments.gate),
     )
-    shown: list[Progress] = []
-
-    def show(num_done: int, num_images: int) -> None:
-        if not shown:
-            shown.append(Progress(num_images, "comparing"))
-        shown[0].update(num_done, 0)
-        if num_done == num_images:
-            shown[0].finish(num_done, 0)
-
-    comparison = compare_tables(config, show)
+    comparison = compare_tables(config, progress_of("comparing"))
     print(describe_comparison(comparison))
     try:
         write_comparison(comparison, arguments.output, arguments.images)
@@ -81,6 +72,13 @@ def _judge(comparison: Comparison) -> int:
     return NOT_AS_IT_SHOULD_BE if comparison.exceeded else DONE
 
 
+GROUPS = {
+    "output": "what to leave",
+    "by": "how to compare, and to judge",
+    "worst": "what to show",
+}
+
+
 def main() -> NoReturn:
     """Run the command."""
-    run_command(CompareArguments, compare, "compare")
+    run_command(CompareArguments, compare, "compare", groups=GROUPS)

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
-from maskrcnn.commands.command_line import DONE, run_command
-from maskrcnn.progress import Progress
+import tyro
+
+from maskrcnn.commands.command_line import DONE, NOT_AS_IT_SHOULD_BE, run_command
+from maskrcnn.counting import page as counting
+from maskrcnn.counting.page import CountsReport
+from maskrcnn.errors import InputError
+from maskrcnn.progress import progress_of
 from maskrcnn.report.job import Report, write_report
 from maskrcnn.report.settings import ReportConfig
+from maskrcnn.report.site import Site
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,13 @@ class ReportArguments:
     """Of that choice."""
     price_per_hour: float | None = None
     """Of the whole cluster, for the cost of the runs; default: what each run was told."""
+    by: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Count by this too: a column of the table, or a regular expression over the image's URI with named groups, as
+    '/(?P<store>[^/]+)/(?P<camera>[^/]+)/[^/]+$'; may be given several times. A page, counts.parquet, counts.json."""
+    night: str | None = None
+    """Of --by: the date that is judged by the seven before it; default: the newest."""
+    fail_on_drift: bool = False
+    """Of --by: exit code 1 where counts drift from what is usual, or a group is gone."""
 
     def to_config(self) -> ReportConfig:
         """Check the values."""
@@ -47,23 +60,35 @@ class ReportArguments:
             max_images=self.max_images,
             seed=self.seed,
             price_per_hour=self.price_per_hour,
+            more_pages=((counting.PAGE, "Counts"),) if self.by else (),
         )
 
 
 def report(arguments: ReportArguments) -> int:
     """Write the site and tell where it is."""
-    shown: list[Progress] = []
+    if not arguments.by and (arguments.night is not None or arguments.fail_on_drift):
+        raise InputError("--by", "must be given with --night and --fail-on-drift")
+    counted: list[CountsReport] = []
 
-    def show(num_done: int, num_images: int) -> None:
-        if not shown:
-            shown.append(Progress(num_images, "drawing"))
-        shown[0].update(num_done, 0)
+    def count(site: Site) -> None:
+        if arguments.by:
+            counted.append(
+                counting.write_counts(
+                    site,
+                    arguments.predictions,
+                    arguments.by,
+                    night=arguments.night,
+                    images_uri=arguments.images,
+                    on_progress=progress_of("counting"),
+                )
+            )
 
-    written = write_report(arguments.to_config(), show)
-    if shown:
-        shown[0].finish(written.num_shown, written.num_without_picture)
+    written = write_report(arguments.to_config(), progress_of("drawing"), count)
+    for one in counted:
+        print(counting.describe_counts(one))
     print(describe_report(written))
-    return DONE
+    has_drift = any(one.has_drift for one in counted)
+    return NOT_AS_IT_SHOULD_BE if has_drift and arguments.fail_on_drift else DONE
 
 
 def describe_report(written: Report) -> str:
@@ -75,6 +100,14 @@ def describe_report(written: Report) -> str:
     return "\n".join(lines)
 
 
+GROUPS = {
+    "predictions": "what to report, where to",
+    "annotations": "what to show beside it",
+    "max_images": "the gallery, the cost",
+    "by": "counts by group and night",
+}
+
+
 def main() -> NoReturn:
     """Run the command."""
-    run_command(ReportArguments, report, "report")
+    run_command(ReportArguments, report, "report", groups=GROUPS)

@@ -51,13 +51,16 @@ class Report:
 
 
 def write_report(
-    config: ReportConfig, on_progress: Callable[[int, int], None] = lambda num_done, num_images: None
+    config: ReportConfig,
+    on_progress: Callable[[int, int], None] = lambda num_done, num_images: None,
+    write_more: Callable[[Site], None] = lambda site: None,
 ) -> Report:
     """Write a report of a predictions table.
 
     Args:
         config: of what, and where to.
         on_progress: told the images of the gallery that are done, and all that will be.
+        write_more: writes the `more_pages` of the configuration, before the gallery, which takes longest.
 
     Raises:
         InputError: there is no table, what was given beside it does not fit, or the output is something else's.
@@ -72,6 +75,7 @@ def write_report(
     )
 
     site = _open_site(config, has_scores=metrics is not None, has_training=training is not None)
+    write_more(site)
     tally, is_chosen = _survey(rows, truth, config)
     names |= {category_id: one.name for category_id, one in tally.categories.items()}
     names = {category_id: printable(name) for category_id, name in names.items()}
@@ -126,6 +130,7 @@ def _open_site(config: ReportConfig, *, has_scores: bool, has_training: bool) ->
         pages.append(("scores.html", "Scores"))
     if has_training:
         pages.append(("training.html", "Training"))
+    pages += config.more_pages
     site = Site(uri, f"Report of {config.predictions_uri.rstrip('/')}", pages)
     site.write(MARKER, json.dumps({"made_by": "maskrcnn report"}).encode())
     site.write_assets(*SCRIPTS)

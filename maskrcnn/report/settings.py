@@ -27,6 +27,8 @@ class ReportConfig:
     """Of the choice of images, where there are more."""
     price_per_hour: float | None = None
     """Of the whole cluster."""
+    more_pages: tuple[tuple[str, str], ...] = ()
+    """(file name, label) of pages that somebody else writes into the site."""
 
     def __post_init__(self) -> None:
         check(self.max_images >= 1, "max_images", self.max_images, "1 or more")

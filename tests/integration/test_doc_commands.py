@@ -120,6 +120,8 @@ def run_block(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
         run_outside([sys.executable, "-c", block.text])
     elif block.language == "sql":
         run_sql(block.text)
+    elif "<<" in block.text:
+        run_outside(["bash", "-euo", "pipefail", "-c", block.text])
     elif block.language == "sh":
         for command in block.commands():
             job = words_of_job(command)
@@ -149,7 +151,8 @@ def run_job(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sys, "argv", [f"jobs/{name}.py", *words])
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(f"maskrcnn.commands.{name}").main()
-    assert stop.value.code == 0, f"python -m jobs.{name} {' '.join(words)}"
+    # A gate may close: the bundle of these tests finds nothing that makes sense.
+    assert stop.value.code in ((0, 1) if "--gate" in words else (0,)), f"python -m jobs.{name} {' '.join(words)}"
 
 
 def shortened(words: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ NEEDS = ("a cluster", "the network", "the sample data")
 OTHERS_FLAGS = {
     # ray, kubectl, aws, openssl, promtool, docker, pip
     "--address", "--working-dir", "--submission-id", "--no-wait", "--head", "--from-literal", "--type",
-    "--feature-gates", "--generate", "--schema", "--temp-dir",
+    "--feature-gates", "--generate", "--schema", "--temp-dir", "--log-format",
 }  # fmt: skip
 
 
