@@ -23,6 +23,8 @@ FLAGS = (
 class Browser:
     """A browser whose pages may not complain.
 
+    Where a test waits for something, it gives a function: pages forbid that a text is evaluated again and again.
+
     Args:
         browser: Playwright's.
     """

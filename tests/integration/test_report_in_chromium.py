@@ -150,11 +150,11 @@ def test_sorting_and_the_kinds_of_images(chromium: Browser, site: str) -> None:
     with chromium.page(f"{site}/gallery.html") as page:
         page.wait_for_selector(".tile")
         page.select_option("#sort", "uncertain")
-        page.wait_for_function("document.querySelector('.tile').dataset.place === '3'")
+        page.wait_for_function("() => document.querySelector('.tile').dataset.place === '3'")
         means = page.evaluate("[...document.querySelectorAll('.tile')].map(tile => Number(tile.dataset.shown))")
         assert means == sorted(means, key=lambda shown: {3: 0, 2: 1, 1: 2, 0: 3}[shown])
         page.select_option("#sort", "errors")
-        page.wait_for_function("document.querySelector('.tile .counts').textContent.includes('missed')")
+        page.wait_for_function("() => document.querySelector('.tile .counts').textContent.includes('missed')")
         page.select_option("#only", "missed")
         wait_for(page, f"{sum(number % 4 for number in range(0, 60, 10))} detections in 6 images")
         page.select_option("#only", "wrong")
@@ -171,12 +171,12 @@ def test_pages_turn_and_keep_few_images(chromium: Browser, site: str) -> None:
         page.wait_for_selector(".tile")
         assert page.locator(".tile").count() == 48
         page.keyboard.press("PageDown")
-        page.wait_for_function("document.querySelectorAll('.tile').length === 12")
+        page.wait_for_function("() => document.querySelectorAll('.tile').length === 12")
         assert page.locator(".page-shown").first.text_content() == "page 2 of 2"
         assert page.locator(".next").first.is_disabled()
         page.keyboard.press("PageUp")
-        page.wait_for_function("document.querySelectorAll('.tile').length === 48")
-        page.wait_for_function("!document.querySelector('head script[src*=\"gallery/\"]')")
+        page.wait_for_function("() => document.querySelectorAll('.tile').length === 48")
+        page.wait_for_function("() => !document.querySelector('head script[src*=\"gallery/\"]')")
 
 
 def test_an_image_opens_large_by_click_with_its_instances_marked(chromium: Browser, site: str) -> None:
@@ -216,20 +216,24 @@ def test_the_keyboard_leads_everywhere(chromium: Browser, site: str) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector("#viewer[open]")
         page.keyboard.press("ArrowRight")
-        page.wait_for_function(f"document.getElementById('viewer-name').textContent === 'photo-{columns + 1:02d}.jpg'")
+        page.wait_for_function(
+            f"() => document.getElementById('viewer-name').textContent === 'photo-{columns + 1:02d}.jpg'"
+        )
         assert page.evaluate("location.hash") == f"#image={columns + 1}"
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("ArrowLeft")
-        page.wait_for_function(f"document.getElementById('viewer-name').textContent === 'photo-{columns - 1:02d}.jpg'")
+        page.wait_for_function(
+            f"() => document.getElementById('viewer-name').textContent === 'photo-{columns - 1:02d}.jpg'"
+        )
         page.keyboard.press("Escape")
         page.wait_for_selector("#viewer", state="hidden")
         page.keyboard.press("End")
         page.keyboard.press("Enter")
         page.wait_for_selector("#viewer[open]")
         page.keyboard.press("ArrowRight")  # beyond the last of a page lies the next page
-        page.wait_for_function("document.getElementById('viewer-name').textContent === 'photo-48.jpg'")
+        page.wait_for_function("() => document.getElementById('viewer-name').textContent === 'photo-48.jpg'")
         page.keyboard.press("Escape")
-        page.wait_for_function("document.querySelectorAll('.tile').length === 12")
+        page.wait_for_function("() => document.querySelectorAll('.tile').length === 12")
 
 
 def test_what_has_no_photo_says_why(chromium: Browser, site: str) -> None:
@@ -248,7 +252,7 @@ def test_a_table_without_masks_and_truth_shows_boxes(chromium: Browser, tmp_path
     table, _ = write_labelled(tmp_path, with_masks=False)
     write_report(ReportConfig(table, str(tmp_path / "site"), max_images=10))
     with chromium.page(f"file://{tmp_path}/site/gallery.html") as page:
-        page.wait_for_function("document.querySelectorAll('.tile').length === 10")
+        page.wait_for_function("() => document.querySelectorAll('.tile').length === 10")
         page.select_option("#only", "some")
         page.locator(".tile").first.click()
         page.wait_for_selector("#viewer-picture g.plain .line")
