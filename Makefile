@@ -42,6 +42,7 @@ bench: setup
 	$(BIN)/python benchmarks/validate.py --small
 	$(BIN)/python benchmarks/evaluate.py --small
 	$(BIN)/python benchmarks/export.py --small
+	$(BIN)/python benchmarks/report.py --small
 
 # Needs a GPU; torch's wheel and pycocotools are enough.
 bench-gpu: setup
