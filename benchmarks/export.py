@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ CASES = {
 }
 
 
-def draw_shapes(rng: np.random.Generator) -> list[tuple[NDArray[np.int64], tuple[int, int]]]:
+def draw_shapes(rng: np.random.Generator, size: tuple[int, int]) -> list[tuple[NDArray[np.int64], tuple[int, int]]]:
     """Draw masks of 40 to 80 px a side as a mask head does: a coarse grid resized and cut at a half.
 
     Returns:
@@ -55,23 +56,26 @@ def draw_shapes(rng: np.random.Generator) -> list[tuple[NDArray[np.int64], tuple
         grid = (1.2 - x**2 - y**2 + rng.normal(0, 0.15, x.shape)).astype(np.float32)
         height, width = (int(side) for side in rng.integers(40, 81, 2))
         resized = np.array(Image.fromarray(grid).resize((width, height), Image.Resampling.BILINEAR))
-        mask = np.zeros(SIZE, np.uint8)
+        mask = np.zeros(size, np.uint8)
         mask[:height, :width] = resized > 0.5
         shapes.append((rle.check_rle(rle.from_mask(mask)), (height, width)))
     return shapes
 
 
 def place_masks(
-    rng: np.random.Generator, shapes: list[tuple[NDArray[np.int64], tuple[int, int]]], num_masks: int
+    rng: np.random.Generator,
+    shapes: list[tuple[NDArray[np.int64], tuple[int, int]]],
+    num_masks: int,
+    size: tuple[int, int],
 ) -> tuple[list[bytes], NDArray[np.float32], NDArray[np.int64]]:
     """Put shapes anywhere in the image: as compressed RLE, all different, with boxes (N, 4) XYWH and areas."""
     runs, boxes = [], np.empty((num_masks, 4), np.float32)
     for index, chosen in enumerate(rng.integers(0, NUM_SHAPES, num_masks).tolist()):
         shape, (height, width) = shapes[chosen]
-        left, top = int(rng.integers(0, SIZE[1] - width)), int(rng.integers(0, SIZE[0] - height))
+        left, top = int(rng.integers(0, size[1] - width)), int(rng.integers(0, size[0] - height))
         moved = shape.copy()
-        moved[0] += left * SIZE[0] + top
-        moved[-1] -= left * SIZE[0] + top
+        moved[0] += left * size[0] + top
+        moved[-1] -= left * size[0] + top
         runs.append(moved)
         boxes[index] = left, top, width, height
     offsets = np.cumsum([0, *map(len, runs)])
@@ -79,18 +83,29 @@ def place_masks(
     return rle.encode_counts_batch(np.concatenate(runs), offsets), boxes, areas
 
 
-def write_table(folder: Path, num_detections: int) -> None:
-    """Write a table of so many detections."""
+def name_in_bucket(number: int) -> str:
+    """Name an image of a made-up bucket."""
+    return f"s3://photos/2026-11-22/store-{number % 97:03d}/image-{number:08d}.jpg"
+
+
+def write_table(
+    folder: Path,
+    num_images: int,
+    *,
+    detections_per_image: int = DETECTIONS_PER_IMAGE,
+    size: tuple[int, int] = SIZE,
+    name_of: Callable[[int], str] = name_in_bucket,
+) -> None:
+    """Write a table of made-up detections in so many images of one size, (height, width) px."""
     rng = np.random.default_rng(0)
-    shapes = draw_shapes(rng)
+    shapes = draw_shapes(rng, size)
     output = Output(str(folder))
-    num_images = num_detections // DETECTIONS_PER_IMAGE
     for part, first in enumerate(range(0, num_images, ROWS_PER_PART)):
         num_rows = min(ROWS_PER_PART, num_images - first)
-        num_found = num_rows * DETECTIONS_PER_IMAGE
-        counts, boxes, areas = place_masks(rng, shapes, num_found)
+        num_found = num_rows * detections_per_image
+        counts, boxes, areas = place_masks(rng, shapes, num_found, size)
         categories = rng.integers(1, 81, num_found)
-        scores = -np.sort(-rng.uniform(0.5, 1, (num_rows, DETECTIONS_PER_IMAGE)), axis=1).ravel()
+        scores = -np.sort(-rng.uniform(0.5, 1, (num_rows, detections_per_image)), axis=1).ravel()
         sides = boxes + rng.uniform(-0.5, 0.5, boxes.shape).astype(np.float32)
         instances = pa.StructArray.from_arrays(
             [
@@ -102,15 +117,15 @@ def write_table(folder: Path, num_detections: int) -> None:
             ],
             fields=list(INSTANCE_TYPE),
         )
-        offsets = pa.array(np.arange(num_rows + 1) * DETECTIONS_PER_IMAGE, pa.int32())
+        offsets = pa.array(np.arange(num_rows + 1) * detections_per_image, pa.int32())
         ids = range(first, first + num_rows)
         columns = {
-            "image_uri": [f"s3://photos/2026-11-22/store-{one % 97:03d}/image-{one:08d}.jpg" for one in ids],
+            "image_uri": [name_of(one) for one in ids],
             "etag": [f"{one:032x}" for one in ids],
             "attempt": [1] * num_rows,
             "image_id": list(ids),
-            "width": [SIZE[1]] * num_rows,
-            "height": [SIZE[0]] * num_rows,
+            "width": [size[1]] * num_rows,
+            "height": [size[0]] * num_rows,
             "status": ["ok"] * num_rows,
             "error_kind": [None] * num_rows,
             "error_message": [None] * num_rows,
@@ -188,7 +203,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tables-") as folder:
         for size in sizes:
             table = Path(folder) / str(size)
-            write_table(table, size)
+            write_table(table, size // DETECTIONS_PER_IMAGE)
             for case in arguments.cases:
                 row = measure(table, case, size)
                 rows.append(row)

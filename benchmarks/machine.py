@@ -89,11 +89,12 @@ def rss_bytes(pid: int | str = "self") -> int:
 
 def uss_bytes(pid: int | str = "self") -> int:
     """Give the memory that a process shares with no other; 0 when it is gone."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+    return _mapped_bytes(pid, ("Private_Clean:", "Private_Dirty:"))
+
+
+def pss_bytes(pid: int | str = "self") -> int:
+    """Give the memory of a process, of what it shares with others its share; 0 when it is gone."""
+    return _mapped_bytes(pid, ("Pss:",))
 
 
 def cpu_seconds(pid: int) -> float:
@@ -118,6 +119,14 @@ def process_tree(root_pid: int) -> dict[int, str]:
     for pid in tree:
         tree.extend(child for child, parent in parents.items() if parent == pid)
     return {pid: _command_line(pid) for pid in tree}
+
+
+def _mapped_bytes(pid: int | str, names: tuple[str, ...]) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
 
 
 def _status_bytes(pid: int | str, name: str) -> int:

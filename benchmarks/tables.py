@@ -136,6 +136,21 @@ TABLES: dict[str, tuple[Callable[[Row], list[Row]], Columns]] = {
             "peak memory, torch and Ray in it": lambda row: mib(row["as_driver"]["peak_rss_bytes"]),
         },
     ),
+    "report": (
+        lambda document: document["rows"],
+        {
+            "images": lambda row: f"{row['num_images']:,}",
+            "detections": lambda row: f"{row['num_detections']:,}",
+            "built": lambda row: f"{row['build_s']:.0f} s, {row['build_images_per_s']:.0f} images/s",
+            "site": lambda row: f"{row['site_files']:,} files, {mib(row['site_bytes'])}",
+            "first page": lambda row: f"{row['first_page_s']:.2f} s",
+            "a turn of the page": lambda row: f"{statistics.median(row['turn_s']):.2f} s",
+            "a move of the slider": lambda row: f"{statistics.median(row['slide_s']):.3f} s",
+            "browser": lambda row: mib(row["browser_bytes"]),
+            "of it for the report": lambda row: mib(row["page_bytes"]),
+            "JavaScript heap": lambda row: mib(row["heap_bytes"]),
+        },
+    ),
     "storage": (
         of_best_storage,
         {

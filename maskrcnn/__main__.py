@@ -11,7 +11,9 @@ COMMANDS = {
     "train": "train Mask R-CNN on a COCO JSON, and leave a model bundle",
     "evaluate": "score predictions or a bundle by a COCO JSON",
     "predict": "label images with a bundle: detections and masks into Parquet",
+    "compare": "compare two predictions tables, and judge the second one",
     "export": "hand a predictions table to other tools",
+    "report": "pages about a predictions table: overview, gallery, scores, training",
 }
 USAGE = "usage: maskrcnn COMMAND [OPTIONS]\n\n{}\n\nmaskrcnn COMMAND --help lists every option."
 

@@ -221,6 +221,10 @@ class LabelConfig:
     date_from: str | None = None
     """last-modified, a column of the manifest, or a regular expression with one group over the image's URI."""
     retry_errors: bool = False
+    sample: float | None = None
+    """Label only this share of the images, drawn by their URIs, in (0, 1]; None: all."""
+    seed: int = 0
+    """Of the sample."""
     masks: MasksKept = "full"
     max_pixels: int = 100_000_000
     """Larger images are refused from their header."""
@@ -246,6 +250,9 @@ class LabelConfig:
             check(1 <= low <= high, "num_actors", f"{low},{high}", "MIN[,MAX] with 1 <= MIN <= MAX")
         if self.rows_per_part is not None:
             check(1 <= self.rows_per_part <= 1_000_000, "rows_per_part", self.rows_per_part, "in 1..1000000")
+        if self.sample is not None:
+            check(0 < self.sample <= 1, "sample", self.sample, "in (0, 1]: a share of the images")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "0 or more, and less than 2**63")
         check_choice("device", self.device, ("auto", "cpu", "cuda"))
         check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
         check_choice("masks", self.masks, ("full", "none"))

@@ -23,6 +23,8 @@ COLORS: tuple[tuple[int, int, int], ...] = (
 """Told apart by people of any colour vision. Source: Okabe and Ito, "Color Universal Design" (2008)."""
 
 _MASK_OPACITY = 0.4
+_SMOOTHING_PX = 3
+"""How far resizing smears a mask: px of the image where it is enlarged, px of the picture where it shrinks."""
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 
@@ -56,13 +58,18 @@ def draw_marks(
     picture = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
     outline_px = max(1, longer_side_px // 240)
     for mark in marks:
+        left, top, right, bottom = _place(rle.to_bbox(mark.mask), scale, size, outline_px)
+        if right <= left or bottom <= top:
+            continue
+        mask = Image.fromarray(rle.to_mask(mark.mask) * 255)
+        seen = (left / scale, top / scale, min(right / scale, mask.width), min(bottom / scale, mask.height))
         # Smoothed while it is enlarged, so that outlines are lines and not stairs.
-        mask = Image.fromarray(rle.to_mask(mark.mask) * 255).resize(size, Image.Resampling.BICUBIC)
+        mask = mask.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=seen)
         inside = mask.point(lambda value: 255 if value >= 128 else 0)
         outline = ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(2 * outline_px + 1)))
-        color = Image.new("RGB", size, colors[mark.category])
-        picture.paste(color, mask=inside.point(lambda value: round(value * _MASK_OPACITY)))
-        picture.paste(color, mask=outline)
+        color = Image.new("RGB", mask.size, colors[mark.category])
+        picture.paste(color, (left, top), inside.point(lambda value: round(value * _MASK_OPACITY)))
+        picture.paste(color, (left, top), outline)
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(9, longer_side_px // 36))
     for mark in marks:
@@ -72,6 +79,16 @@ def draw_marks(
             text = text.replace(" ", "\n")
         _draw_flag(pen, (x + width / 2, y), text, colors[mark.category], font)
     return picture
+
+
+def _place(bbox: list[float], scale: float, size: tuple[int, int], outline_px: int) -> tuple[int, int, int, int]:
+    """Give the part of the picture that a mask and the smoothing round it lie on: only that need be drawn."""
+    x, y, width, height = bbox
+    margin = _SMOOTHING_PX * max(scale, 1) + outline_px + 1
+    left, top = max(0, int(x * scale - margin)), max(0, int(y * scale - margin))
+    right = min(size[0], int((x + width) * scale + margin) + 1)
+    bottom = min(size[1], int((y + height) * scale + margin) + 1)
+    return (left, top, right, bottom) if width and height else (0, 0, 0, 0)
 
 
 def _draw_flag(

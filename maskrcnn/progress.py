@@ -118,6 +118,20 @@ class Progress:
         return progress_line(self._label, num_done, num_failed, self._num_images, elapsed_s)
 
 
+def progress_of(label: str) -> Callable[[int, int], None]:
+    """Give what shows progress, told the images done and all there are, where the work itself finds these out."""
+    shown: list[Progress] = []
+
+    def show(num_done: int, num_images: int) -> None:
+        if not shown:
+            shown.append(Progress(num_images, label))
+        shown[0].update(num_done, 0)
+        if num_done == num_images:
+            shown[0].finish(num_done, 0)
+
+    return show
+
+
 def progress_line(label: str, num_done: int, num_failed: int, num_images: int, elapsed_s: float) -> str:
     """Say how far things are: images, rate, failures, and the time that is left at this rate."""
     num_done = min(num_done, num_images)  # parts that are tried again count twice

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
+from tests.browser import chromium as chromium
 from tests.faults.proxy import FaultProxy
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]

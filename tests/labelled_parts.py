@@ -60,6 +60,7 @@ def write_part(
     with_masks: bool = True,
     columns: Mapping[str, Sequence[Any]] | None = None,
     bucket: str = "s3://shop/photos",
+    categories: Mapping[int, str] = CATEGORIES,
 ) -> str:
     """Leave one part of a labelling job's table, and give the job's OUTPUT."""
     keys = {
@@ -69,7 +70,7 @@ def write_part(
         "image_id": pa.array(image_ids or [None] * len(results), pa.int64()),
         **(columns or {}),
     }
-    stamp = RunStamp("run", "abc", 0.3, CATEGORIES, "full" if with_masks else "none")
+    stamp = RunStamp("run", "abc", 0.3, dict(categories), "full" if with_masks else "none")
     planned = PlannedPart(PartId(plan, part), date, len(results))
     body = part_to_parquet(build_part(pa.table(keys), list(results.values()), stamp))
     storage.put_if_absent(Output(str(folder)).part_uri(planned), body)

@@ -14,17 +14,22 @@ from typing import Any, NoReturn
 import pyarrow.compute as pc
 
 from maskrcnn import read_predictions
-from maskrcnn.coco.evaluate.scoreboard import format_metrics
+from maskrcnn.coco.annotations import load_coco
+from maskrcnn.coco.evaluate import evaluate
+from maskrcnn.coco.evaluate.scoreboard import format_metrics, to_json
 from maskrcnn.commands.command_line import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from maskrcnn.commands.predict import describe_run
 from maskrcnn.config import LabelConfig, check
 from maskrcnn.drawing import Mark
 from maskrcnn.errors import OutputError
 from maskrcnn.images import BadImage, decode
+from maskrcnn.labelling.coco_results import load_table_results
 from maskrcnn.labelling.job import label_images
 from maskrcnn.model.precision import fastest_precision
 from maskrcnn.progress import clock
+from maskrcnn.report.job import write_report
 from maskrcnn.report.plots import Tile, draw_contact_sheet
+from maskrcnn.report.settings import ReportConfig
 from maskrcnn.synthetic import write_shelves
 from maskrcnn.training.arguments import TrainArguments, with_preset
 from maskrcnn.training.job import TrainingJob
@@ -32,7 +37,7 @@ from maskrcnn.training.metrics import read_metrics
 
 MARKER = ".maskrcnn-demo"
 """A file that says whose folder this is, since the demo replaces what it left there before."""
-LEFTOVERS = ("train", "unseen", "training", "bundle", "predictions")
+LEFTOVERS = ("train", "unseen", "training", "bundle", "predictions", "report")
 SHEET_NAME = "contact-sheet.png"
 NUM_SCORED = 40
 NUM_TILES = 12
@@ -111,8 +116,12 @@ def demo(arguments: DemoArguments) -> int:
     show_failures(predictions)
     show_query(predictions)
     draw_sheet(predictions, folder / SHEET_NAME)
+    tell(7, "a report of it all, to look at")
+    pages = write_pages(predictions, unseen_annotations, folder)
     print(
-        f"\n{folder}/{SHEET_NAME}  labelled images, drawn\n"
+        f"open {pages}\n"
+        f"\n{folder}/report             overview, gallery, scores, training\n"
+        f"{folder}/{SHEET_NAME}  labelled images, drawn\n"
         f"{folder}/predictions        the table, its plans and run records\n"
         f"{folder}/bundle             the model: python -m jobs.predict --bundle {bundle} --images ... --output ...\n"
         f"{folder}/training           metrics, checkpoints\n"
@@ -124,7 +133,7 @@ def demo(arguments: DemoArguments) -> int:
 
 def tell(chapter: int, title: str) -> None:
     """Begin a chapter."""
-    print(f"\n[{chapter}/6] {title}", flush=True)
+    print(f"\n[{chapter}/7] {title}", flush=True)
 
 
 def empty_folder(folder: Path) -> Path:
@@ -207,6 +216,23 @@ def draw_sheet(predictions: Path, sheet_path: Path) -> None:
     sound, failed = (table.filter(pc.field("status") == status).to_pylist() for status in ("ok", "error"))
     tiles = [_tile(row) for row in [*sound[: NUM_TILES - 1], *failed[:1]]]
     draw_contact_sheet(tiles).save(sheet_path)
+
+
+def write_pages(predictions: Path, annotations_path: Path, folder: Path) -> Path:
+    """Score the table, write a report of everything, and give its first page."""
+    dataset = load_coco(str(annotations_path))
+    results, _ = load_table_results(str(predictions), dataset)
+    metrics_path = annotations_path.with_name("metrics.json")
+    metrics_path.write_bytes(to_json(evaluate(dataset, results, with_analysis=True)))
+    config = ReportConfig(
+        predictions_uri=str(predictions),
+        output_uri=str(folder / "report"),
+        annotations_uri=str(annotations_path),
+        metrics_uri=str(metrics_path),
+        training_uri=str(folder / "training"),
+    )
+    write_report(config)
+    return folder / "report" / "index.html"
 
 
 def _tile(row: dict[str, Any]) -> Tile:

@@ -9,7 +9,7 @@ from maskrcnn.commands.command_line import DONE, run_command
 from maskrcnn.config import warn_if_unusual
 from maskrcnn.exports.job import ExportReport, export_predictions
 from maskrcnn.exports.settings import ExportConfig
-from maskrcnn.progress import Progress
+from maskrcnn.progress import progress_of
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,7 @@ class ExportArguments:
 
 def export(arguments: ExportArguments) -> int:
     """Export and tell what was written."""
-    shown: list[Progress] = []
-
-    def show(num_done: int, num_images: int) -> None:
-        if not shown:
-            shown.append(Progress(num_images, "exporting"))
-        shown[0].update(num_done, 0)
-        if num_done == num_images:
-            shown[0].finish(num_done, 0)
-
-    print(describe_export(export_predictions(arguments.to_config(), show)))
+    print(describe_export(export_predictions(arguments.to_config(), progress_of("exporting"))))
     return DONE
 
 

@@ -58,6 +58,11 @@ class PredictArguments:
     that finds the date in the image's URI."""
     retry_errors: bool = False
     """Try images again that failed for lasting reasons too (timeouts and outages are always tried again)."""
+    sample: float | None = None
+    """Label only this share of the images, in (0, 1]: the same ones every night and for every bundle, since each URI's
+    hash decides. A larger sample, or a run without --sample, adds the others to the same --output."""
+    seed: int = 0
+    """Of --sample: another seed draws other images."""
     masks: Literal["full", "none"] = "full"
     """none: boxes only, faster."""
     max_pixels: int = 100_000_000
@@ -78,6 +83,8 @@ class PredictArguments:
 
     def to_config(self) -> LabelConfig:
         """Check the values and give them to the job."""
+        if self.seed and self.sample is None:
+            raise InputError("--seed", "needs --sample, which is not given")
         if self.price_per_actor_hour is not None:
             check(self.price_per_actor_hour >= 0, "price_per_actor_hour", self.price_per_actor_hour, "0 or more")
             if not self.dry_run:
@@ -100,6 +107,8 @@ class PredictArguments:
             rows_per_part=self.rows_per_part,
             date_from=self.date_from,
             retry_errors=self.retry_errors,
+            sample=self.sample,
+            seed=self.seed,
             masks=self.masks,
             max_pixels=self.max_pixels,
             price_per_hour=self.price_per_hour,
@@ -129,7 +138,7 @@ def predict(arguments: PredictArguments) -> int:
     job = LabellingJob(config, log_style().run_id)
     if arguments.dry_run:
         dry_run = job.dry_run()
-        print(describe_dry_run(dry_run))
+        print(describe_dry_run(dry_run, sample=config.sample))
         print(
             describe_forecast(
                 dry_run,
@@ -145,21 +154,28 @@ def predict(arguments: PredictArguments) -> int:
     return DONE if report.is_reconciled else NOT_AS_IT_SHOULD_BE
 
 
-def describe_dry_run(dry_run: DryRun) -> str:
+def describe_dry_run(dry_run: DryRun, *, sample: float | None = None) -> str:
     """Say what would be done."""
+    drawn = "" if sample is None else _describe_sample(sample, dry_run.num_listed, dry_run.num_outside_sample)
     return (
-        f"would plan {dry_run.num_to_plan:,} of {dry_run.num_listed:,} listed images "
+        f"{drawn}would plan {dry_run.num_to_plan:,} of {dry_run.num_listed:,} listed images "
         f"({dry_run.num_bytes / 1e6:,.1f} MB) in {dry_run.num_parts_to_plan:,} parts, "
         f"and make {dry_run.num_parts_left:,} parts that earlier plans still lack; nothing was written"
     )
+
+
+def _describe_sample(share: float, num_drawn: int, num_outside: int) -> str:
+    return f"sample of {share:g}: {num_drawn:,} of {num_drawn + num_outside:,} images; "
 
 
 def describe_run(report: RunReport) -> str:
     """Say what was done, what failed, and where it all is."""
     images, reconcile = report.record["images"], report.record["reconcile"]
     errors = ", ".join(f"{count:,} {kind}" for kind, count in sorted(report.record["errors"].items()))
+    sample = report.record["sample"]
+    drawn = _describe_sample(sample["share"], images["listed"], sample["images_outside"]) if sample else ""
     lines = [
-        f"{images['listed']:,} images listed, {images['planned']:,} new; {images['labelled']:,} labelled now: "
+        f"{drawn}{images['listed']:,} images listed, {images['planned']:,} new; {images['labelled']:,} labelled now: "
         f"{images['ok']:,} ok, {images['failed']:,} failed{f' ({errors})' if errors else ''}, "
         f"{report.record['instances']:,} instances, in {clock(report.record['seconds'])}"
     ]

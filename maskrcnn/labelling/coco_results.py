@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset
-from maskrcnn.coco.packed import PackedBytes, SizedSegmentations
+from maskrcnn.coco.packed import SizedSegmentations
 from maskrcnn.coco.packing import check_rles
 from maskrcnn.coco.results import CocoResults
 from maskrcnn.errors import InputError
-from maskrcnn.labelling.current import check_masks
+from maskrcnn.labelling.current import check_masks, pack_masks
 from maskrcnn.labelling.table import read_predictions
 
 COLUMNS = ("image_uri", "image_id", "height", "width", "instances")
@@ -150,16 +150,5 @@ def _segmentations(
     # Row by row of sizes, since images that failed have none.
     sizes = np.stack([pc.fill_null(rows[name], 0).to_numpy() for name in ("height", "width")], axis=1)
     repeated = np.repeat(sizes, counts, axis=0).astype(np.int64)
-    masks = pc.list_flatten(rows["masks"]).cast(pa.binary())  # other tools write other types of the same
-    packed = PackedBytes.concatenate([_pack_binary(chunk) for chunk in masks.chunks])
+    packed = pack_masks(pc.list_flatten(rows["masks"]))
     return check_rles(packed, repeated, lambda index: f"predictions[{index}] (image {image_ids[index]})", place)
-
-
-def _pack_binary(masks: pa.Array) -> PackedBytes:
-    """Take over a binary column as it lies in memory."""
-    if not len(masks):
-        return PackedBytes.from_list([])
-    _, offsets, content = masks.buffers()
-    bounds = np.frombuffer(offsets, np.int32)[masks.offset : masks.offset + len(masks) + 1].astype(np.int64)
-    body = np.frombuffer(content, np.uint8)[bounds[0] : bounds[-1]] if content else np.zeros(0, np.uint8)
-    return PackedBytes(body, bounds - bounds[0])

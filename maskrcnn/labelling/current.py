@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from maskrcnn import storage
+from maskrcnn.coco.packed import PackedBytes
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.columns import SCHEMA
 from maskrcnn.labelling.plan import NO_DATE, current_rows, parse_part_id
@@ -143,6 +144,21 @@ def check_masks(rows: pa.Table, place: str) -> None:
     if pc.any(differs).as_py():
         uri = rows.filter(differs)["image_uri"][0].as_py()
         raise InputError(f"masks of {uri}", "must be as many as its instances, and are not", place)
+
+
+def pack_masks(masks: pa.ChunkedArray) -> PackedBytes:
+    """Take over a column of compressed masks as it lies in memory; null is empty."""
+    chunks = masks.cast(pa.binary()).chunks  # other tools write other types of the same
+    return PackedBytes.concatenate([_pack_binary(chunk) for chunk in chunks])
+
+
+def _pack_binary(masks: pa.Array) -> PackedBytes:
+    if not len(masks):
+        return PackedBytes.from_list([])
+    _, offsets, content = masks.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[masks.offset : masks.offset + len(masks) + 1].astype(np.int64)
+    body = np.frombuffer(content, np.uint8)[bounds[0] : bounds[-1]] if content else np.zeros(0, np.uint8)
+    return PackedBytes(body, bounds - bounds[0])
 
 
 @contextmanager

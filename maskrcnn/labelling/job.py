@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 
 from maskrcnn import cluster, storage
-from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, LabelConfig, SliceConfig, ThresholdConfig
+from maskrcnn.config import LabelConfig
 from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, NotFoundError, OutputError, UnavailableError
 from maskrcnn.labelling import pipeline, protocol
 from maskrcnn.labelling.backlog import Backlog
@@ -29,6 +30,7 @@ from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.pool import Pool, name_device, size_pool
 from maskrcnn.labelling.record import DryRun, Tally, build_record, warn_if_late
+from maskrcnn.labelling.settings import choose_thresholds, name_settings
 from maskrcnn.log_lines import new_run_id
 from maskrcnn.model.bundle import Bundle, load_bundle
 from maskrcnn.progress import Progress
@@ -69,16 +71,9 @@ class LabellingJob:
         self.run_id = run_id or new_run_id(self._started_at)
         self._config = config
         self._bundle: Bundle = load_bundle(config.bundle_uri)
-        self._thresholds = _thresholds(config, self._bundle)
+        self._thresholds = choose_thresholds(config, self._bundle)
         self._output = Output(config.output_uri)
-        self._settings = {
-            "bundle_sha256": self._bundle.sha256,
-            **asdict(self._thresholds),
-            **_slicing_settings(config),
-            "mask_nms": config.mask_nms,
-            "masks": config.masks,
-            "date_from": config.date_from,
-        }
+        self._settings = name_settings(config, self._bundle, self._thresholds)
         self._output.check_settings(self._settings)
         # Before the listing, which may take minutes.
         record_uri = config.forecast_from_uri
@@ -88,6 +83,8 @@ class LabellingJob:
             image_root_uri=config.image_root_uri,
             date_from=config.date_from,
             leave_out_uri=self._output.uri,
+            sample=config.sample,
+            seed=config.seed,
         )
         self._dates = self.manifest.dates
         self._touched_dates = set(self._dates)
@@ -114,6 +111,7 @@ class LabellingJob:
         left = [part for part in self._output.read_parts(numbers) if part.id not in made]
         return DryRun(
             num_listed=self.manifest.num_images,
+            num_outside_sample=self.manifest.num_outside_sample,
             num_planned_before=backlog.num_planned,
             num_to_plan=num_to_plan,
             num_parts_to_plan=num_parts_to_plan,
@@ -150,7 +148,9 @@ class LabellingJob:
                 self._connect(
                     num_parts=rows["part"][-1].as_py() + 1
                 )  # too small a cluster must not leave a plan behind
-                header = PlanHeader(token, self._settings, self._rows_per_part(), num_rows_by_date(rows))
+                # A larger sample, or all images, may follow on the same output: not among what must be equal.
+                settings = self._settings | {"sample": self._config.sample}
+                header = PlanHeader(token, settings, self._rows_per_part(), num_rows_by_date(rows))
                 return self._output.put_plan(number, rows, header)
             case protocol.ReadToken(number):
                 return self._output.read_token(number)
@@ -162,11 +162,23 @@ class LabellingJob:
                 self._touched_dates |= {part.date for part in parts}
                 return self._make_parts(list(parts))
             case protocol.PutComplete(date, as_of_plan, parts):
+                is_sample = self._is_sample(date, parts)
+                name = complete_name(date, is_sample=is_sample)
                 # A year of dates that nobody touched need not be read and said again every night.
-                if date in self._touched_dates or complete_name(date) not in self._complete_before:
-                    self._output.put_complete(date, as_of_plan, parts, self.run_id)
+                if date in self._touched_dates or name not in self._complete_before:
+                    self._output.put_complete(date, as_of_plan, parts, self.run_id, is_sample=is_sample)
                 return None
         raise TypeError(f"no answer to {request}")
+
+    def _is_sample(self, date: str | None, parts: Collection[PlannedPart]) -> bool:
+        """Say whether only a sample of a date is planned: this run knows of the dates that it listed.
+
+        A run that listed all leaves no plan where a sample was all; one that drew a sample cannot know whether a plan
+        of all images is the last of several. Of other dates their plans tell.
+        """
+        if date in self._dates:
+            return self._config.sample is not None
+        return all(self._output.header(number).settings.get("sample") for number in {part.id.plan for part in parts})
 
     def _backlog(self) -> Backlog:
         return Backlog(self.manifest, self._rows_per_part())
@@ -252,6 +264,7 @@ class LabellingJob:
             config=self._config,
             settings=self._settings,
             num_listed=self.manifest.num_images,
+            num_outside_sample=self.manifest.num_outside_sample,
             pool=self._pool,
             tally=self._tally,
             reconciled=reconciled,
@@ -270,18 +283,3 @@ def label_images(config: LabelConfig) -> RunReport:
         InputError: when the bundle, the images, the output or the cluster cannot be used.
     """
     return LabellingJob(config).run()
-
-
-def _thresholds(config: LabelConfig, bundle: Bundle) -> ThresholdConfig:
-    """Take the user's thresholds where given, else the bundle's; where masks tell what is one object, boxes do less."""
-    defaults = asdict(bundle.thresholds)
-    if config.mask_nms is not None:
-        defaults["nms_threshold"] = BOX_NMS_BEFORE_MASK_NMS
-    given = {name: getattr(config, name) for name in ("score_threshold", "nms_threshold", "max_detections")}
-    return ThresholdConfig(**{**defaults, **{k: v for k, v in given.items() if v is not None}})
-
-
-def _slicing_settings(config: LabelConfig) -> dict[str, Any]:
-    """Name what rows depend on; nothing where there is no slicing, as in the plans of versions that had none."""
-    nothing = {field.name: None for field in fields(SliceConfig)}
-    return asdict(config.slicing) if config.slicing is not None else nothing

@@ -26,6 +26,7 @@ from maskrcnn.labelling.dates import with_date
 from maskrcnn.labelling.inventory import is_inventory, read_inventory
 from maskrcnn.labelling.manifest import Manifest
 from maskrcnn.labelling.row_groups import open_parquet, read_batches
+from maskrcnn.labelling.sampling import Choice
 
 HEADS_IN_FLIGHT = 64
 
@@ -48,6 +49,8 @@ def list_manifest(
     image_root_uri: str | None = None,
     date_from: str | None = None,
     leave_out_uri: str | None = None,
+    sample: float | None = None,
+    seed: int = 0,
 ) -> Manifest:
     """List the images to label.
 
@@ -57,6 +60,8 @@ def list_manifest(
         image_root_uri: where the images of a COCO JSON lie.
         date_from: last-modified, a column of the manifest, or a regular expression with one group over the URI.
         leave_out_uri: a folder whose files are no images: the job's own output, where it lies among them.
+        sample: list only this share of the images, as `sampling` says; None: all.
+        seed: of the sample.
 
     Returns:
         Unique images: image_uri, etag (string), size (int64, bytes), date (string, null without ``date_from``),
@@ -66,19 +71,21 @@ def list_manifest(
         InputError: when nothing is there, or the manifest cannot be used.
     """
     uri = storage.normalise(images_uri)
+    choice = Choice(leave_out_uri, sample, seed)
     try:
-        source = _list(uri, image_root_uri)
+        source = _list(uri, image_root_uri, choice)
         batches = (
-            batch
-            for listed in source.tables
-            for batch in _finish(listed, uri, date_from, leave_out_uri).to_batches()
-            if len(batch)
+            batch for listed in source.tables for batch in _finish(listed, uri, date_from).to_batches() if len(batch)
         )
         manifest = Manifest(batches, may_repeat=source.may_repeat)
     except (AccessError, NotFoundError) as error:
         raise InputError("--images", f"cannot be listed: {error.reason}", error.uri) from error
+    if manifest.num_images == 0 and choice.num_outside_sample:
+        rule = f"must hold an image of the sample, and holds none of --sample {sample} with --seed {seed}"
+        raise InputError("--images", f"{rule}, of {choice.num_outside_sample:,}", uri, "take a larger --sample")
     if manifest.num_images == 0:
         raise InputError("--images", "holds no images, or does not exist", uri)
+    manifest.num_outside_sample = choice.num_outside_sample
     return manifest
 
 
@@ -90,10 +97,8 @@ class _Source:
     """Whether an image can come twice."""
 
 
-def _finish(listed: pa.Table, uri: str, date_from: str | None, leave_out_uri: str | None) -> pa.Table:
+def _finish(listed: pa.Table, uri: str, date_from: str | None) -> pa.Table:
     """Give some listed rows the manifest's columns."""
-    if leave_out_uri is not None:
-        listed = listed.filter(pc.invert(pc.starts_with(listed["image_uri"], leave_out_uri + "/")))
     manifest = with_date(listed, date_from)
     known = ["image_uri", "etag", "size", "date", *(["image_id"] if "image_id" in manifest.column_names else [])]
     own = [name for name in manifest.column_names if name not in {*known, *LISTED_SCHEMA.names}]
@@ -104,14 +109,14 @@ def _finish(listed: pa.Table, uri: str, date_from: str | None, leave_out_uri: st
     return manifest.select([*known, *own])
 
 
-def _list(uri: str, image_root_uri: str | None) -> _Source:
+def _list(uri: str, image_root_uri: str | None, choice: Choice) -> _Source:
     if _MAGIC.search(uri) and not _is_there(uri):
-        return _Source(_to_tables(_list_glob(uri)), may_repeat=False)
+        return _Source(map(choice, _to_tables(_list_glob(uri))), may_repeat=False)
     if uri.endswith(".parquet"):
-        return _Source(_read_manifest(uri), may_repeat=True)
+        return _Source(_read_manifest(uri, choice), may_repeat=True)
     if uri.endswith(".json"):
-        return _Source(_read_json(uri, image_root_uri), may_repeat=True)
-    return _Source(_list_folder(uri), may_repeat=False)
+        return _Source(map(choice, _read_json(uri, image_root_uri)), may_repeat=True)
+    return _Source(map(choice, _list_folder(uri)), may_repeat=False)
 
 
 def _list_folder(uri: str) -> Iterator[pa.Table]:
@@ -150,7 +155,7 @@ def _glob_to_regex(glob: str) -> str:
     return "".join(pieces)
 
 
-def _read_manifest(uri: str) -> Iterator[pa.Table]:
+def _read_manifest(uri: str, choice: Choice) -> Iterator[pa.Table]:
     """Read a manifest Parquet: image_uri (or uri), perhaps etag and size, and any columns of the user's."""
     try:
         with storage.open_input(uri) as file:
@@ -166,7 +171,8 @@ def _read_manifest(uri: str) -> Iterator[pa.Table]:
                 if rows["image_uri"].null_count:
                     raise InputError("manifest column image_uri", "must have no nulls", uri)
                 check_rows(rows, uri)
-                yield _with_versions(rows, uri, is_believed)
+                # Chosen first: the store is asked for the versions of the others.
+                yield _with_versions(choice(_with_spelling(rows, is_believed)), uri, is_believed)
     except NotFoundError as error:
         raise InputError("--images", "does not exist", uri) from error
     except pa.ArrowInvalid as error:
@@ -184,14 +190,21 @@ def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
     return True
 
 
+def _with_spelling(rows: pa.Table, is_believed: bool) -> pa.Table:
+    """Give rows of a manifest the spelling of URIs that tables have; those with versions come from a listing."""
+    uris = rows["image_uri"].cast(pa.string())
+    if not is_believed:
+        uris = pa.chunked_array([pa.array([storage.normalise(one) for one in uris.to_pylist()], pa.string())])
+    return rows.set_column(rows.column_names.index("image_uri"), "image_uri", uris)
+
+
 def _with_versions(rows: pa.Table, uri: str, is_believed: bool) -> pa.Table:
     """Give rows of a manifest the types of a listing, and the versions that the store has, unless they are believed."""
     if is_believed:
         etags = pc.utf8_trim(rows["etag"].cast(pa.string()), characters='"')
         rows = rows.set_column(rows.column_names.index("etag"), "etag", etags)
     else:
-        uris = [storage.normalise(one) for one in rows["image_uri"].cast(pa.string()).to_pylist()]
-        versions = _stat_all(uris)
+        versions = _stat_all(rows["image_uri"].to_pylist())
         for name in LISTED_SCHEMA.names:
             if name in rows.column_names:
                 rows = rows.drop_columns([name])

@@ -43,6 +43,8 @@ class Manifest:
         self.num_images: int = survey.num_images
         self.num_bytes: int = survey.num_bytes
         self.dates: frozenset[str | None] = frozenset(survey.dates)
+        self.num_outside_sample = 0
+        """Listed images that are none of these, since only a sample is wanted."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Read the rows."""

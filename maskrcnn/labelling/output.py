@@ -4,6 +4,7 @@
     OUTPUT/table/[date=2026-11-22/]part-000001-00042.parquet     the predictions
     OUTPUT/errors/transient|permanent/[date=…/]part-000001-00042 empty: this part holds such errors, come and read it
     OUTPUT/complete/<date or "all">.json                         every planned part of that date exists
+    OUTPUT/complete/<date or "all">.sample.json                  the same, where only a sample of that date was planned
     OUTPUT/runs/<run id>.json                                    what a run did
 
 Nothing in plans/, table/ and errors/ is ever overwritten or deleted.
@@ -131,13 +132,30 @@ class Output:
         return _in_parallel(lambda uri: _read_failed(uri, kinds), sorted(part_uris))
 
     def list_complete(self) -> set[str]:
-        """List the dates, and "all", that have a completion marker."""
+        """List the dates, and "all", that have a completion marker, under the markers' names."""
         uris = storage.list_uris(storage.join(self.uri, "complete"))
         return {uri.rsplit("/", 1)[-1].removesuffix(".json") for uri in uris}
 
-    def put_complete(self, date: str | None, as_of_plan: int, parts: Collection[PlannedPart], run_id: str) -> None:
-        """Say that a date is complete, unless that has been said of as many parts or by a newer plan's run."""
-        uri = storage.join(self.uri, "complete", f"{complete_name(date)}.json")
+    def put_complete(
+        self,
+        date: str | None,
+        as_of_plan: int,
+        parts: Collection[PlannedPart],
+        run_id: str,
+        *,
+        is_sample: bool = False,
+    ) -> None:
+        """Say that a date is complete, unless that has been said of as many parts or by a newer plan's run.
+
+        Args:
+            date: of the parts.
+            as_of_plan: the newest plan.
+            parts: all that are planned of that date; they are in the table.
+            run_id: who says so.
+            is_sample: whether only a sample of the date's images was planned: said under another name, since whoever
+                waits for the date's file waits for all of its images.
+        """
+        uri = storage.join(self.uri, "complete", f"{complete_name(date, is_sample=is_sample)}.json")
         try:
             said = json.loads(storage.read_bytes(uri))
             if said["plans"] >= as_of_plan or said["parts"] == len(parts):
@@ -178,9 +196,9 @@ class Output:
                 raise OutputError(name, rule, self.uri, "take the same as before, or another --output")
 
 
-def complete_name(date: str | None) -> str:
+def complete_name(date: str | None, *, is_sample: bool = False) -> str:
     """Name a date in completion markers and records."""
-    return "all" if date is None else date
+    return ("all" if date is None else date) + (".sample" if is_sample else "")
 
 
 def _slices(parts: list[PlannedPart], num_images: int) -> Iterator[list[PlannedPart]]:

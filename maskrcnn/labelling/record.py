@@ -33,6 +33,7 @@ class DryRun:
     """What a run would do."""
 
     num_listed: int
+    """In the sample, where one is wanted."""
     num_planned_before: int
     num_to_plan: int
     num_parts_to_plan: int
@@ -43,6 +44,7 @@ class DryRun:
     """In these."""
     costs: ActorCosts | None
     """What an image costs an actor; None where no run has measured it yet."""
+    num_outside_sample: int = 0
 
     @property
     def num_images(self) -> int:
@@ -124,6 +126,7 @@ def build_record(
     config: LabelConfig,
     settings: Mapping[str, Any],
     num_listed: int,
+    num_outside_sample: int,
     pool: Pool | None,
     tally: Tally,
     reconciled: Reconciled,
@@ -155,6 +158,7 @@ def build_record(
             "ok": num_images - tally.num_failed,
             "failed": tally.num_failed,
         },
+        "sample": config.sample and {"share": config.sample, "seed": config.seed, "images_outside": num_outside_sample},
         "errors": dict(tally.errors),
         "instances": sum(one.num_instances for one in tally.own),
         "bytes_read": sum(one.num_bytes for one in tally.own),

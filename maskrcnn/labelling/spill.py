@@ -62,8 +62,12 @@ class BatchSpill:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Read every batch, one after the other."""
-        for place, num_bytes in self._places:
-            yield pa.ipc.open_stream(self._file.read(place, num_bytes)).read_next_batch()
+        return map(self.read, range(len(self._places)))
+
+    def read(self, number: int) -> pa.RecordBatch:
+        """Read one batch, by its number in the order in which they were added."""
+        place, num_bytes = self._places[number]
+        return pa.ipc.open_stream(self._file.read(place, num_bytes)).read_next_batch()
 
 
 class RecordSpill:

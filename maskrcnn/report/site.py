@@ -31,6 +31,7 @@ class Site:
 
     def __init__(self, uri: str, title: str, pages: Iterable[tuple[str, str]]) -> None:
         self.uri = storage.normalise(uri)
+        self._written: set[str] = set()
         self._common = {"site_title": title, "pages": list(pages), "version": maskrcnn.__version__}
 
     def write_page(self, name: str, template: str, **values: Any) -> None:
@@ -47,6 +48,15 @@ class Site:
     def write(self, name: str, body: bytes) -> None:
         """Write a file of the site."""
         storage.put(storage.join(self.uri, *name.split("/")), body)
+        self._written.add(name)
+
+    def remove_others(self, folders: tuple[str, ...]) -> None:
+        """Remove the pages, and the files below some folders (``name/``), that only an earlier site has left."""
+        for uri in storage.list_uris(self.uri):
+            name = uri.removeprefix(f"{self.uri}/")
+            is_page = "/" not in name and name.endswith(".html")
+            if name not in self._written and (is_page or name.startswith(folders)):
+                storage.delete(uri)
 
     def write_many(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Write many files at once, as they come; no more of them wait in memory than are being written."""

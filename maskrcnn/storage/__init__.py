@@ -193,7 +193,8 @@ def put_if_absent(uri: str, body: bytes) -> PutAnswer:
 
 
 def delete(uri: str) -> None:
-    """Delete an object; one that is gone already is no error. Labelling never does: only old checkpoints go.
+    """Delete an object; one that is gone already is no error. Labelling never does: only old checkpoints and
+    reports go.
 
     Raises:
         AccessError, UnavailableError: as the store answers.

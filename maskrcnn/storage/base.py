@@ -37,6 +37,21 @@ class ObjectMeta:
     """Seconds since the epoch."""
 
 
+_CONTENT_TYPES = {
+    "css": "text/css",
+    "html": "text/html; charset=utf-8",
+    "jpg": "image/jpeg",
+    "js": "text/javascript",
+    "json": "application/json",
+    "png": "image/png",
+}
+
+
+def content_type_of(uri: str) -> str | None:
+    """Give the type that a browser must be told to show a file rather than save it; None for any other file."""
+    return _CONTENT_TYPES.get(uri.rsplit("/", 1)[-1].rpartition(".")[2])
+
+
 class Store(Protocol):
     """One backend; every method takes the whole URI. The functions of ``maskrcnn.storage`` say what each does."""
 

@@ -23,7 +23,7 @@ from maskrcnn.errors import (
     UnavailableError,
 )
 from maskrcnn.storage.answers import NotOfferedError, bare_etag, check_is_stores_own, check_length, named_errors
-from maskrcnn.storage.base import LISTING_COLUMNS, ObjectMeta, PutAnswer, short_reason
+from maskrcnn.storage.base import LISTING_COLUMNS, ObjectMeta, PutAnswer, content_type_of, short_reason
 from maskrcnn.storage.bucket_listing import list_chunks
 from maskrcnn.storage.buckets import Deadlines, connect
 from maskrcnn.storage.outages import StoreWatch
@@ -133,7 +133,8 @@ class ObjectStore:
     def put(self, uri: str, body: bytes) -> None:
         """PUT, replacing."""
         client = self._writer_of(body)
-        self._write(uri, lambda: obstore.put(client, self._key(uri), body, use_multipart=False))
+        told = {"Content-Type": content_type} if (content_type := content_type_of(uri)) else None
+        self._write(uri, lambda: obstore.put(client, self._key(uri), body, attributes=told, use_multipart=False))
 
     def _writer_of(self, body: bytes) -> Any:
         return self._writes if len(body) <= LARGE_ABOVE_BYTES else self._large_writes

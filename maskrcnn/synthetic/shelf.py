@@ -77,7 +77,9 @@ class _Board:
     lip_height: int
 
 
-def draw_shelf(seed: int | Sequence[int], *, width: int = 160, height: int = 160, num_boards: int = 2) -> ShelfImage:
+def draw_shelf(
+    seed: int | Sequence[int], *, width: int = 160, height: int = 160, num_boards: int = 2, stock: float = 1.0
+) -> ShelfImage:
     """Draw one photo of a shelf with the exact visible mask of every product.
 
     Args:
@@ -85,6 +87,7 @@ def draw_shelf(seed: int | Sequence[int], *, width: int = 160, height: int = 160
         width: of the image, px.
         height: of the image, px.
         num_boards: shelves above each other; more boards are more and smaller products.
+        stock: the share of the products that stand there, in [0, 1]; the others are sold out.
 
     Returns:
         The image and its products. A product of which less than two fifths can be seen is not placed at all.
@@ -101,7 +104,11 @@ def draw_shelf(seed: int | Sequence[int], *, width: int = 160, height: int = 160
         _Board(round(pitch * (index + 1)) - lip_height, round(pitch * 0.94) - lip_height, lip_height)
         for index in range(num_boards)
     ]
-    pieces, sights = _visible([piece for board in boards for piece in _stock(board, width, rng)], width, height)
+    stocked = [piece for board in boards for piece in _stock(board, width, rng)]
+    if stock < 1:
+        is_there = np.random.default_rng([0, *np.atleast_1d(seed).tolist()]).random(len(stocked)) < stock
+        stocked = [one for one, stays in zip(stocked, is_there, strict=True) if stays or one.category_id is None]
+    pieces, sights = _visible(stocked, width, height)
     scene = _paint_background(boards, width, height, rng)
     for piece in pieces:
         _paint(scene, piece)

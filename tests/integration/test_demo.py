@@ -21,7 +21,7 @@ def _run_demo(folder: Path) -> str:
     return finished.stdout
 
 
-def test_a_small_demo_leaves_images_model_table_and_sheet(tmp_path: Path) -> None:
+def test_a_small_demo_leaves_images_model_table_sheet_and_report(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     told = _run_demo(folder)
 
@@ -40,6 +40,9 @@ def test_a_small_demo_leaves_images_model_table_and_sheet(tmp_path: Path) -> Non
     assert [category.id for category in load_bundle(str(folder / "bundle")).categories] == [2, 3, 5, 8]
     with Image.open(folder / "contact-sheet.png") as sheet:
         assert sheet.width > 4 * 300
+    assert f"open {folder}/report/index.html" in told
+    pages = {path.name for path in (folder / "report").glob("*.html")}
+    assert pages == {"index.html", "gallery.html", "scores.html", "training.html"}
     assert "step 2/2" in told
     assert (folder / "training" / "metrics.jsonl").exists()
     assert "category  products  mean_score" in told

@@ -20,6 +20,7 @@ SCRIPTS = (
     "pipeline",
     "plan",
     "predict",
+    "report",
     "scale",
     "slicing",
     "storage",

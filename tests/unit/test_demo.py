@@ -15,7 +15,7 @@ from maskrcnn.synthetic import write_shelves
 
 def test_an_earlier_demo_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     folder = empty_folder(tmp_path / "demo")
-    for name in ("train", "unseen", "bundle", "predictions", "mine"):
+    for name in ("train", "unseen", "bundle", "predictions", "report", "mine"):
         (folder / name).mkdir()
         (folder / name / "file").touch()
     (folder / "contact-sheet.png").touch()

@@ -236,3 +236,24 @@ def test_a_column_named_date_can_be_the_date(tmp_path: Path) -> None:
 def test_an_unclear_date_source_is_refused(photos: Path, date_from: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         list_table(str(photos), date_from=date_from)
+
+
+def test_a_sample_of_a_manifest_asks_for_the_versions_of_its_images_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{place}.png" for place in range(40)]
+    for path in paths:
+        path.write_bytes(b"x")
+    pq.write_table(pa.table({"image_uri": [f"{tmp_path}/./{path.name}" for path in paths]}), tmp_path / "m.parquet")
+    asked: list[str] = []
+    real = storage.stat
+    monkeypatch.setattr(storage, "stat", lambda uri: asked.append(uri) or real(uri))
+    manifest = list_manifest(str(tmp_path / "m.parquet"), sample=0.3, seed=5)
+    drawn = to_table(manifest)["image_uri"].to_pylist()
+    assert 0 < len(drawn) < 40
+    assert sorted(asked) == sorted(drawn)
+    assert manifest.num_outside_sample == 40 - len(drawn)
+    # The same images as of the folder: however a manifest spells them.
+    assert sorted(drawn) == sorted(
+        to_table(list_manifest(f"{tmp_path}/*.png", sample=0.3, seed=5))["image_uri"].to_pylist()
+    )

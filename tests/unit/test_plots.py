@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from maskrcnn.coco import rle
@@ -72,3 +73,18 @@ def test_a_long_caption_is_cut_at_its_tile() -> None:
     caption = sheet[132:150]
     assert (caption[:, 10:170] < 100).any()
     assert (caption[:, 172:] == 255).all()
+
+
+@pytest.mark.parametrize(("x", "y", "w", "h"), [(0, 40, 20, 24), (44, 40, 20, 24), (10, 30, 5, 4), (0, 63, 64, 1)])
+@pytest.mark.parametrize("scale", [1, 3])
+def test_a_mask_is_coloured_where_it_lies_and_nowhere_else(x: int, y: int, w: int, h: int, scale: int) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[y : y + h, x : x + w] = 1
+    marks = [Mark(rle.from_mask(mask), "can", 0.9), Mark(rle.from_mask(mask * 0), "can", 0.9)]
+    black = np.zeros((64, 64, 3), np.uint8)
+    picture = np.asarray(draw_marks(black, marks, {"can": (255, 0, 0)}, 64 * scale))
+    is_colored = picture[..., 0] > 50
+    expected = mask.repeat(scale, axis=0).repeat(scale, axis=1) > 0
+    # The flag stands on the mask's first row; enlarged corners are round.
+    below = slice(y * scale + 1, None)
+    assert (is_colored[below] != expected[below]).sum() <= (0 if scale == 1 else 8)

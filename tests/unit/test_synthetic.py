@@ -118,3 +118,11 @@ def test_written_shelves_read_back_as_drawn(tmp_path: Path, capsys: pytest.Captu
 def test_a_shelf_too_small_to_draw_is_refused() -> None:
     with pytest.raises(InputError, match="must be 40 px or more wide and high, got 160 x 100 / 3"):
         draw_shelf(0, height=100, num_boards=3)
+
+
+def test_a_shelf_that_is_sold_out_is_the_same_scene_with_fewer_products() -> None:
+    full = draw_shelf(5)
+    counts = [len(draw_shelf(5, stock=stock).instances) for stock in (0.0, 0.5, 1.0)]
+    assert counts[0] == 0 < counts[1] < counts[2] == len(full.instances)
+    np.testing.assert_array_equal(draw_shelf(5, stock=1.0).image, full.image)
+    np.testing.assert_array_equal(draw_shelf(5, stock=0.5).image, draw_shelf(5, stock=0.5).image)

@@ -1,0 +1,203 @@
+"""The gate: limits on a comparison, from a small TOML file, and which of them are exceeded.
+
+min_images = 100                 # fewer compared images say nothing
+min_matched_iou = 0.9            # mean IoU of matched instances
+min_agreement = 0.95             # matched share of all instances
+max_lost_share = 0.05            # of A's instances
+max_gained_share = 0.05          # of B's instances
+max_count_change = 0.1           # either way, of A's count
+max_new_errors_share = 0.001     # of the images that A labelled and B tried
+
+[every_category]                 # limits that every category must keep
+min_instances = 50               # of A and B together: rarer categories are not judged
+[category.can]                   # other limits for one category, by its name
+[group]                          # limits that every group of --by must keep
+min_instances = 50               # likewise
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from maskrcnn import storage
+from maskrcnn.comparison.figures import Figures
+from maskrcnn.errors import InputError, StorageError
+
+_SHARE_LIMITS = ("min_matched_iou", "min_agreement", "max_lost_share", "max_gained_share")
+_FIGURE_LIMITS = (*_SHARE_LIMITS, "max_count_change")
+_COUNT_LIMITS = ("min_images", "min_instances")
+_ALLOWED = {
+    "": (*_FIGURE_LIMITS, "min_images", "max_new_errors_share"),
+    "every_category": (*_FIGURE_LIMITS, "min_instances"),
+    "category": _FIGURE_LIMITS,
+    "group": (*_FIGURE_LIMITS, "min_instances"),
+}
+_VALUES = {
+    "min_matched_iou": "mean_iou",
+    "min_agreement": "agreement",
+    "max_lost_share": "lost_share",
+    "max_gained_share": "gained_share",
+    "max_count_change": "count_change",
+}
+Limits = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a comparison must keep; limits by their names."""
+
+    overall: Limits = field(default_factory=dict)
+    of_categories: Limits = field(default_factory=dict)
+    """For every category."""
+    by_category: Mapping[str, Limits] = field(default_factory=dict)
+    """For some categories, by name, in place of those for every one."""
+    of_groups: Limits = field(default_factory=dict)
+    """For every group."""
+
+
+@dataclass(frozen=True)
+class Exceeded:
+    """A limit that closes the gate."""
+
+    where: str
+    """All images, a category or a group."""
+    limit: str
+    """Its name."""
+    bound: float
+    value: float | None
+    """None where there is nothing to judge."""
+
+    def __str__(self) -> str:
+        value = "nothing to judge" if self.value is None else f"{self.value:.4g}"
+        return f"{self.limit} = {self.bound:g}: {value} in {self.where}"
+
+
+def load_gate(uri: str) -> Gate:
+    """Read limits.
+
+    Raises:
+        InputError: when the file cannot be read, or holds something else.
+    """
+    try:
+        return parse_gate(storage.read_bytes(uri), uri)
+    except StorageError as error:
+        raise InputError("--gate", f"cannot be read: {error.reason}", error.uri) from error
+
+
+def parse_gate(body: bytes, place: str) -> Gate:
+    """Read limits from TOML.
+
+    Args:
+        body: the file.
+        place: where it lies, for messages.
+
+    Raises:
+        InputError: naming the key, the rule and the place.
+    """
+    try:
+        said = tomllib.loads(body.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("--gate", f"is not TOML: {error}", place) from error
+    every_category, categories, group = (said.pop(name, {}) for name in ("every_category", "category", "group"))
+    for name, table in (("every_category", every_category), ("category", categories), ("group", group)):
+        if not isinstance(table, dict):
+            raise InputError(name, f"must be a table, as [{name}], got {table!r:.80}", place)
+    for name, table in categories.items():
+        if not isinstance(table, dict):
+            raise InputError(f"category.{name}", f"must be a table, as [category.{name}], got {table!r:.80}", place)
+    gate = Gate(
+        overall=_checked(said, "", "", place),
+        of_categories=_checked(every_category, "every_category", "every_category.", place),
+        by_category={
+            name: _checked(table, "category", f"category.{name}.", place) for name, table in categories.items()
+        },
+        of_groups=_checked(group, "group", "group.", place),
+    )
+    limits = [gate.overall, gate.of_categories, *gate.by_category.values(), gate.of_groups]
+    if not any(name in (*_FIGURE_LIMITS, "max_new_errors_share") for some in limits for name in some):
+        raise InputError("--gate", f"must hold a limit: {', '.join(_ALLOWED[''])}", place)
+    return gate
+
+
+def find_exceeded(
+    gate: Gate,
+    overall: Figures,
+    by_category: Mapping[str, Figures],
+    by_group: Mapping[str, Figures],
+    *,
+    new_errors_share: float | None,
+) -> list[Exceeded]:
+    """Find the limits that close the gate; one over nothing is closed.
+
+    Args:
+        gate: the limits.
+        overall: of all compared images.
+        by_category: by name.
+        by_group: by the group's label.
+        new_errors_share: of the images that A labelled and B tried, those that B could not label; None without any.
+    """
+    exceeded: list[Exceeded] = []
+    least = max(gate.overall.get("min_images", 1), 1)
+    if overall.num_images < least:
+        exceeded.append(Exceeded("all images", "min_images", least, overall.num_images))
+    share_bound = gate.overall.get("max_new_errors_share")
+    if share_bound is not None and (new_errors_share is None or new_errors_share > share_bound):
+        exceeded.append(Exceeded("all images", "max_new_errors_share", share_bound, new_errors_share))
+    exceeded += _exceeded_by(gate.overall, overall, "all images")
+    nothing = Figures(0, 0, 0, 0, None, None, None, None)
+    for name, figures in (dict.fromkeys(gate.by_category, nothing) | dict(by_category)).items():
+        own = gate.by_category.get(name, {})
+        common = gate.of_categories if _is_judged(figures, gate.of_categories) else {}
+        exceeded += _exceeded_by({**common, **own}, figures, f"category {name}")
+    for label, figures in by_group.items():
+        if _is_judged(figures, gate.of_groups):
+            exceeded += _exceeded_by(gate.of_groups, figures, f"group {label}")
+    return exceeded
+
+
+def _is_judged(figures: Figures, limits: Limits) -> bool:
+    return figures.num_a + figures.num_b >= max(limits.get("min_instances", 1), 1)
+
+
+def _exceeded_by(limits: Limits, figures: Figures, where: str) -> list[Exceeded]:
+    exceeded = []
+    for limit, name in _VALUES.items():
+        if limit not in limits:
+            continue
+        value, bound = getattr(figures, name), limits[limit]
+        if _is_undefined_but_good(limit, figures):
+            continue
+        is_kept = value is not None and (value >= bound if limit.startswith("min_") else abs(value) <= bound)
+        if not is_kept:
+            exceeded.append(Exceeded(where, limit, bound, value))
+    return exceeded
+
+
+def _is_undefined_but_good(limit: str, figures: Figures) -> bool:
+    """Say whether there is nothing to lose, or nothing gained, while the other table has something."""
+    if limit == "max_lost_share":
+        return not figures.num_a and figures.num_b > 0
+    return limit == "max_gained_share" and not figures.num_b and figures.num_a > 0
+
+
+def _checked(table: Mapping[str, Any], kind: str, prefix: str, place: str) -> dict[str, float]:
+    for name, value in table.items():
+        if name not in _ALLOWED[kind]:
+            raise InputError(f"{prefix}{name}", f"must be one of {', '.join(_ALLOWED[kind])}", place)
+        rule = _broken_rule(name, value)
+        if rule is not None:
+            raise InputError(f"{prefix}{name}", f"must be {rule}, got {value!r:.80}", place)
+    return dict(table)
+
+
+def _broken_rule(name: str, value: Any) -> str | None:
+    """Say what a limit's value must be; None where it is."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in _COUNT_LIMITS:
+        return None if is_number and isinstance(value, int) and value >= 1 else "a whole number from 1"
+    if name == "max_count_change":
+        return None if is_number and 0 <= value < float("inf") else "a number from 0"
+    return None if is_number and 0 <= value <= 1 else "a number in [0, 1]"

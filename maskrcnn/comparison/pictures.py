@@ -1,0 +1,66 @@
+"""Pictures of the images on which two tables differ: A's instances on the left one, B's on the right one."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from maskrcnn.comparison.worst import Difference, Found
+from maskrcnn.drawing import Mark, draw_marks
+from maskrcnn.report.photos import load_photo
+
+PICTURE_PX = 720
+MATCHED, LOST, GAINED = (0, 158, 115), (213, 94, 0), (0, 114, 178)
+"""Told apart by people of any colour vision. Source: Okabe and Ito, "Color Universal Design" (2008)."""
+
+_PHOTOS_AT_ONCE = 4
+"""Each may be as large as the labelling job allowed; as pictures they are small."""
+_GREY = 128
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What two tables have of an image, as two JPEGs."""
+
+    a: bytes
+    b: bytes
+    is_on_photo: bool
+    """Else on grey: the image cannot be read, or has another size by now."""
+
+
+def draw_differences(differences: Sequence[Difference], photo_uris: Sequence[str], table_uri: str) -> Iterator[Picture]:
+    """Draw images, in order.
+
+    Args:
+        differences: what the tables have of them.
+        photo_uris: where they lie.
+        table_uri: of the table that names them, normalised.
+    """
+
+    def draw(one: Difference, photo_uri: str) -> Picture:
+        photo = load_photo(photo_uri, table_uri)
+        if photo is not None and photo.shape[:2] != one.size:
+            photo = None
+        canvas = np.full((*one.size, 3), _GREY, np.uint8) if photo is None else photo
+        return Picture(
+            _draw(canvas, one.a, "lost", LOST), _draw(canvas, one.b, "gained", GAINED), is_on_photo=photo is not None
+        )
+
+    with ThreadPoolExecutor(_PHOTOS_AT_ONCE) as threads:
+        yield from threads.map(draw, differences, photo_uris)
+
+
+def _draw(photo: NDArray[np.uint8], found: Sequence[Found], lonely: str, color: tuple[int, int, int]) -> bytes:
+    """Draw matched instances thinly below, and those of one table only on top."""
+    matched = sorted({one.category for one in found if one.iou})
+    colors = dict.fromkeys(matched, MATCHED) | {f"{lonely} {one.category}": color for one in found if not one.iou}
+    in_order = sorted(found, key=lambda one: one.iou == 0)
+    marks = [Mark(one.mask, one.category if one.iou else f"{lonely} {one.category}", one.score) for one in in_order]
+    sink = io.BytesIO()
+    draw_marks(photo, marks, colors, PICTURE_PX).save(sink, "JPEG", quality=85)
+    return sink.getvalue()

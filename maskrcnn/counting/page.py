@@ -1,0 +1,251 @@
+"""What counting leaves in a site: ``counts.html``, ``counts.parquet`` with every count, ``counts.json`` for alerts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from maskrcnn import storage
+from maskrcnn.counting.counts import COUNT_FIELDS, Counts, Group, count_instances
+from maskrcnn.counting.drift import Drift, DriftRule, Trend, find_drift
+from maskrcnn.counting.shelves import EmptyShelf, find_empty_shelves
+from maskrcnn.errors import InputError
+from maskrcnn.labelling.current import CurrentRows
+from maskrcnn.labelling.groups import parse_grouping
+from maskrcnn.printable import printable
+from maskrcnn.report.photos import load_photo, relocate
+from maskrcnn.report.site import Site
+
+PAGE, PARQUET, JSON = "counts.html", "counts.parquet", "counts.json"
+MOST_GROUPS_SHOWN = 200
+MOST_SHELVES_LISTED = 1000
+MOST_PICTURES = 24
+PICTURE_PX = 480
+SPARK_WIDTH, SPARK_HEIGHT = 100.0, 24.0
+
+_PHOTOS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class CountsReport:
+    """What was counted and found."""
+
+    group_names: tuple[str, ...]
+    num_images: int
+    num_failed: int
+    num_instances: int
+    drift: Drift
+    num_empty_shelves: int
+    empty_shelves: list[tuple[EmptyShelf, str]]
+    """The emptiest, with their images' URIs; at most `MOST_SHELVES_LISTED`."""
+
+    @property
+    def has_drift(self) -> bool:
+        """Say whether somebody should look: a group's counts have changed, or it is gone."""
+        return bool(self.drift.drifting or self.drift.vanished_groups)
+
+    def label(self, group: Group) -> str:
+        """Name a group for people."""
+        words = ("none" if value is None else value for value in group)
+        return " · ".join(words) if group else "all images"
+
+
+def write_counts(
+    site: Site,
+    predictions_uri: str,
+    by: Sequence[str],
+    *,
+    night: str | None = None,
+    images_uri: str | None = None,
+    rule: DriftRule | None = None,
+    on_progress: Callable[[int, int], None] = lambda num_done, num_images: None,
+) -> CountsReport:
+    """Count a labelled folder by groups and nights, and write what was found into a site.
+
+    Args:
+        site: where to; its navigation names `PAGE`.
+        predictions_uri: the OUTPUT of a labelling job.
+        by: columns of its table, and regular expressions over the URI with named groups; one named date tells nights
+            apart, in place of the table's folders.
+        night: which date is judged by those before it; None: the newest.
+        images_uri: where the images lie now; None: where they lay.
+        rule: what counts as drift.
+        on_progress: told the images read so far, and all there are.
+
+    Raises:
+        InputError: no table, no images, groups that cannot be, or a night that is not there.
+        StorageError: what cannot be read or written.
+    """
+    rows = CurrentRows(predictions_uri)
+    if not len(rows):
+        raise InputError("--predictions", "must hold an image, and holds none yet", predictions_uri)
+    grouping = parse_grouping(by, rows, reserved=[field.name for field in COUNT_FIELDS])
+    counts = count_instances(rows, grouping, on_progress)
+    _check_groups(counts, by, predictions_uri)
+    if night is not None and night not in counts.dates:
+        rule_of_night = f"must be one of {', '.join(counts.dates) or 'no date'}, got {night}"
+        raise InputError("--night", rule_of_night, predictions_uri)
+    drift = find_drift(counts, rule or DriftRule(), night)
+    shelves = find_empty_shelves(counts, drift.night, drift.nights_before)
+    listed, first_and_last_uri = _read_uris(rows, shelves[:MOST_SHELVES_LISTED])
+    report = CountsReport(
+        counts.group_names,
+        int(counts.num_images.sum()),
+        int(counts.num_failed.sum()),
+        int(counts.sums[..., 0].sum()),
+        drift,
+        len(shelves),
+        listed,
+    )
+    site.write_assets("tables.css")
+    site.write(PARQUET, _to_parquet(counts.to_table()))
+    site.write(JSON, json.dumps(to_json(report), indent=2, allow_nan=False).encode())
+    shown = listed[:MOST_PICTURES]
+    photo_uris = relocate([uri for _, uri in shown], *first_and_last_uri, images_uri)
+    table_uri = storage.normalise(predictions_uri if images_uri is None else images_uri)
+    pictures = list(_write_pictures(site, shown, photo_uris, table_uri))
+    site.write_page(
+        PAGE,
+        "counts.html",
+        report=report,
+        drift=drift,
+        label=report.label,
+        trends=[(trend, to_spark(trend)) for trend in drift.totals[:MOST_GROUPS_SHOWN]],
+        drifting=[(trend, to_spark(trend)) for trend in drift.drifting[:MOST_GROUPS_SHOWN]],
+        pictures=pictures,
+    )
+    return report
+
+
+def to_json(report: CountsReport) -> dict[str, Any]:
+    """Give what was found as JSON types; ``alert`` holds the numbers that a monitor watches."""
+    drift = report.drift
+
+    def named(group: Group) -> dict[str, str | None]:
+        return dict(zip(report.group_names, group, strict=True))
+
+    def trend(one: Trend) -> dict[str, Any]:
+        numbers = {"rate": one.rate, "usual": one.usual, "z": one.z, "change": one.change}
+        rounded = {name: None if value is None else round(value, 6) for name, value in numbers.items()}
+        return {"group": named(one.group), "category": one.category, "num_images": one.num_images} | rounded
+
+    return {
+        "night": drift.night,
+        "nights_before": list(drift.nights_before),
+        "alert": {
+            "drift_share": round(drift.drift_share, 6),
+            "num_drifting": len(drift.drifting),
+            "num_judged": drift.num_judged,
+            "num_vanished_groups": len(drift.vanished_groups),
+            "num_empty_shelves": report.num_empty_shelves,
+        },
+        "images": {"labelled": report.num_images, "failed": report.num_failed, "instances": report.num_instances},
+        "drifting": [trend(one) for one in drift.drifting],
+        "new_groups": [named(group) for group in drift.new_groups],
+        "vanished_groups": [named(group) for group in drift.vanished_groups],
+        "empty_shelves": [
+            {"image_uri": uri, "group": named(one.group), "count": one.count, "usual": one.usual}
+            for one, uri in report.empty_shelves
+        ],
+    }
+
+
+def describe_counts(report: CountsReport, most_lines: int = 20) -> str:
+    """Say in a terminal what was found."""
+    drift = report.drift
+    lines = [f"{report.num_instances:,} instances in {report.num_images:,} images, {report.num_failed:,} more failed"]
+    if not drift.nights_before:
+        lines.append("no nights to compare: --date-from gives a table folders by date, a named group date does as well")
+        return "\n".join(lines)
+    lines.append(
+        f"night {drift.night} against {len(drift.nights_before)} before: {len(drift.drifting)} of {drift.num_judged} "
+        f"groups and categories drift; {report.num_empty_shelves} images are perhaps empty shelves"
+    )
+    lines += [
+        f"drift: {printable(report.label(one.group))}, {printable(one.category)}: "
+        f"{one.rate:.1f} an image, usually {one.usual:.1f}"
+        for one in drift.drifting[:most_lines]
+    ]
+    lines += [f"vanished: {printable(report.label(group))}" for group in drift.vanished_groups[:most_lines]]
+    lines += [f"new: {printable(report.label(group))}" for group in drift.new_groups[:most_lines]]
+    lines += [
+        f"empty? {printable(uri)}: {one.count}, usually {one.usual:g}" for one, uri in report.empty_shelves[:most_lines]
+    ]
+    return "\n".join(lines)
+
+
+def to_spark(trend: Trend) -> dict[str, Any]:
+    """Draw a group's rates as points of a small line, its usual rate as a height; None where there is none."""
+    known = [rate for rate in trend.rates if rate is not None]
+    top = max([*known, trend.usual or 0.0, 1e-9])
+    step = SPARK_WIDTH / max(len(trend.rates) - 1, 1)
+
+    def height(rate: float) -> float:
+        return round(SPARK_HEIGHT * (1 - rate / top), 2)
+
+    points = [(round(step * place, 2), height(rate)) for place, rate in enumerate(trend.rates) if rate is not None]
+    return {
+        "points": " ".join(f"{x},{y}" for x, y in points),
+        "usual": None if trend.usual is None else height(trend.usual),
+    }
+
+
+def _check_groups(counts: Counts, by: Sequence[str], place: str) -> None:
+    """Refuse a grouping that finds nothing: a pattern with a slip of the pen."""
+    for index, name in enumerate(counts.group_names):
+        if all(group[index] is None for _, group in counts.cells):
+            raise InputError("--by", f"must find {name} in an image's URI or row, and finds it in none", place, str(by))
+
+
+def _read_uris(
+    rows: CurrentRows, shelves: Sequence[EmptyShelf]
+) -> tuple[list[tuple[EmptyShelf, str]], tuple[str, str]]:
+    """Give shelves their images' URIs; and the first and the last URI of all, in order of their text."""
+    wanted = {one.place for one in shelves}
+    found: dict[int, str] = {}
+    ends: list[str] = []
+    for places, batch in rows.batches(("image_uri",), batch_size=8192):
+        uris = batch["image_uri"]
+        bounds = pc.min_max(uris).as_py()
+        ends = [min([*ends, bounds["min"]]), max([*ends, bounds["max"]])]
+        found |= {place: uris[n].as_py() for n, place in enumerate(places.tolist()) if place in wanted}
+    return [(one, found[one.place]) for one in shelves], (ends[0], ends[1])
+
+
+def _write_pictures(
+    site: Site,
+    shelves: Sequence[tuple[EmptyShelf, str]],
+    photo_uris: Sequence[str],
+    table_uri: str,
+) -> Iterator[dict[str, Any]]:
+    def draw(photo_uri: str) -> bytes | None:
+        photo = load_photo(photo_uri, table_uri)
+        if photo is None:
+            return None
+        picture = Image.fromarray(photo)
+        picture.thumbnail((PICTURE_PX, PICTURE_PX))
+        sink = io.BytesIO()
+        picture.save(sink, "JPEG", quality=85)
+        return sink.getvalue()
+
+    with ThreadPoolExecutor(_PHOTOS_AT_ONCE) as threads:
+        for place, ((shelf, uri), picture) in enumerate(zip(shelves, threads.map(draw, photo_uris), strict=True)):
+            name = f"shelves/{place:03d}.jpg"
+            if picture is not None:
+                site.write(name, picture)
+            yield {"shelf": shelf, "uri": uri, "picture": None if picture is None else name}
+
+
+def _to_parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()

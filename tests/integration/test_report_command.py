@@ -1,0 +1,166 @@
+"""The report command: what it writes on a disk and into a bucket, what it replaces, and what it says of wrong input."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from maskrcnn import storage
+from maskrcnn.commands.command_line import run_command
+from maskrcnn.commands.report import ReportArguments, report
+from maskrcnn.report.job import write_report
+from maskrcnn.report.settings import ReportConfig
+from tests.browser import Browser
+from tests.conftest import s3_client
+from tests.labelled_parts import FAILED, write_part
+from tests.reported import NUM_IMAGES, write_labelled
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels, images and truth.json."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_labelled(folder)
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the real command line in this process: exit code, what it printed, what it complained."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["jobs/report.py", *words])
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as stop:
+            run_command(ReportArguments, report, "report")
+        said = capsys.readouterr()
+        assert isinstance(stop.value.code, int)
+        return stop.value.code, said.out, said.err
+
+    return run
+
+
+def files_of(site: Path) -> set[str]:
+    return {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
+
+
+def test_a_report_is_one_folder(run: Run, labelled_folder: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    code, out, err = run("--predictions", str(labelled_folder / "labels"), "--output", str(site))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-2:] == [
+        "1 photos could not be read; the gallery says why",
+        f"60 images, 60 of them in the gallery: {site}/index.html",
+    ]
+    files = files_of(site)
+    assert {path for path in files if "/" not in path} == {"index.html", "gallery.html", "report.json"}
+    assert {path for path in files if path.startswith("plots/")} == {
+        f"plots/{name}.png" for name in ("categories", "scores", "sizes", "counts")
+    }
+    assert len([path for path in files if path.endswith("-small.jpg")]) == NUM_IMAGES - 2
+    assert len([path for path in files if path.startswith("gallery/000/") and path.endswith(".js")]) == NUM_IMAGES - 1
+    summary = json.loads((site / "report.json").read_text())
+    assert (summary["images"], summary["failed"], summary["shown"]) == (60, 1, 60)
+
+
+def test_a_smaller_report_takes_the_place_of_a_larger_one(labelled_folder: Path, tmp_path: Path) -> None:
+    labels, site = str(labelled_folder / "labels"), tmp_path / "site"
+    truth = str(labelled_folder / "truth.json")
+    metrics = labelled_folder / "metrics.json"
+    metrics.write_text(json.dumps({"segm": {"AP": 0.5, "per_category_AP": {"2": 0.5}}}))
+    write_report(ReportConfig(labels, str(site), annotations_uri=truth, metrics_uri=str(metrics)))
+    assert "scores.html" in files_of(site)
+    (site / "notes.txt").write_text("mine")
+    written = write_report(ReportConfig(labels, str(site), max_images=3))
+    assert (written.num_images, written.num_shown) == (60, 3)
+    files = files_of(site)
+    assert "scores.html" not in files
+    assert "notes.txt" in files
+    assert len([path for path in files if path.endswith("-small.jpg")]) <= 3
+    assert "shows 3 of\n  60 images, chosen at random" in (site / "index.html").read_text()
+
+
+def test_images_may_lie_elsewhere(labelled_folder: Path, tmp_path: Path) -> None:
+    here = tmp_path / "moved"
+    (labelled_folder / "images").rename(here)
+    try:
+        there = ReportConfig(str(labelled_folder / "labels"), str(tmp_path / "there"))
+        assert write_report(there).num_without_picture == NUM_IMAGES - 1
+        found = ReportConfig(str(labelled_folder / "labels"), str(tmp_path / "site"), images_uri=str(here))
+        assert write_report(found).num_without_picture == 1
+    finally:
+        here.rename(labelled_folder / "images")
+
+
+def test_a_table_that_holds_failures_alone_has_a_report(tmp_path: Path) -> None:
+    table = write_part(tmp_path / "labels", {"a.jpg": FAILED})
+    assert write_report(ReportConfig(table, str(tmp_path / "site"))).num_shown == 1
+
+
+def test_a_bucket_serves_the_report_to_a_browser(
+    chromium: Browser, s3_endpoint: str, bucket: str, labelled_folder: Path
+) -> None:
+    labels = labelled_folder / "labels"
+    for path in labels.rglob("*.parquet"):
+        storage.put(storage.join(bucket, "labels", str(path.relative_to(labels))), path.read_bytes())
+    config = ReportConfig(f"{bucket}/labels", f"{bucket}/site", images_uri=str(labelled_folder / "images"))
+    assert write_report(config).num_without_picture == 1
+    write_report(ReportConfig(f"{bucket}/labels", f"{bucket}/site", max_images=40))  # replaces it, photos and all
+    write_report(config)
+
+    client, name = s3_client(), bucket.removeprefix("s3://")
+    kinds = {
+        "index.html": "text/html; charset=utf-8",
+        "assets/style.css": "text/css",
+        "assets/gallery.js": "text/javascript",
+        "gallery/000/000001.jpg": "image/jpeg",
+        "plots/scores.png": "image/png",
+    }
+    found = {key: client.head_object(Bucket=name, Key=f"site/{key}")["ContentType"] for key in kinds}
+    assert found == kinds
+    public = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/site/*"}
+    client.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [public]}))
+    address = f"{s3_endpoint}/{name}/site/gallery.html"
+    with chromium.page(address) as page:
+        page.wait_for_selector(".tile[data-place='3'][data-drawn='3']")
+        page.click(".tile[data-place='3']")
+        page.wait_for_selector("#viewer-instances tr")
+
+
+def test_what_is_wrong_is_told_in_one_line(run: Run, labelled_folder: Path, tmp_path: Path) -> None:
+    labels, output = str(labelled_folder / "labels"), str(tmp_path / "site")
+    (tmp_path / "file").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    foreign = {"images": [{"id": 900, "file_name": "x.jpg", "width": 4, "height": 4}], "annotations": []}
+    (tmp_path / "foreign.json").write_text(json.dumps({**foreign, "categories": [{"id": 2, "name": "can"}]}))
+
+    def refusal(*words: str, predictions: str = labels, into: str = output) -> str:
+        code, out, err = run("--predictions", predictions, "--output", into, *words)
+        assert (code, out) == (2, "")
+        [line] = err.splitlines()
+        return line.removeprefix("jobs.report: ")
+
+    nothing = f"--predictions holds no labelled images, in {tmp_path}/empty; name the --output of a labelling job"
+    assert refusal(predictions=str(tmp_path / "empty")) == nothing
+    file = f"--output must be a folder, and is a file, in {tmp_path}/file"
+    assert refusal(into=str(tmp_path / "file")).startswith(file)
+    mine = f"--output must be a new folder or an earlier report's, in {tmp_path}/mine; name another"
+    assert refusal(into=str(tmp_path / "mine")).startswith(mine)
+    assert refusal("--max-images", "0") == "--max-images must be 1 or more, got 0"
+    assert refusal("--price-per-hour", "-1") == "--price-per-hour must be 0 or more, got -1.0"
+    assert refusal("--annotations", "none.json").startswith("--annotations cannot be read: ")
+    rule = "--annotations must be of images in the table, by image_id or file_name, and none is, as x.jpg"
+    assert refusal("--annotations", str(tmp_path / "foreign.json")) == f"{rule}, in {tmp_path}/foreign.json"
+    assert refusal("--metrics", str(tmp_path / "foreign.json")).startswith("--metrics must be the --output of an")
+    assert refusal("--training", str(tmp_path)).startswith("--training holds no metrics.jsonl")
+    assert refusal("--images", str(tmp_path / "empty")).startswith("--images must hold images of the table, by the end")
+    assert not Path(output).joinpath("index.html").exists()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]

@@ -1,0 +1,129 @@
+"""The gate: which limits close it, what it says, and which files it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from maskrcnn.comparison.figures import Figures
+from maskrcnn.comparison.gate import Gate, find_exceeded, load_gate, parse_gate
+from maskrcnn.errors import InputError
+from tests.conftest import PROJECT_ROOT
+
+GOOD = Figures(100, 200, 202, 190, mean_iou=0.95, mean_score_a=0.9, mean_score_b=0.9, mean_score_shift=0.0)
+NOTHING = Figures(0, 0, 0, 0, None, None, None, None)
+ONLY_B = Figures(5, 0, 9, 0, None, None, 0.9, None)
+
+
+def judge(toml: str, overall: Figures = GOOD, *, errors: float | None = 0.0, **more: dict[str, Figures]) -> list[str]:
+    gate = parse_gate(toml.encode(), "gate.toml")
+    by_category, by_group = more.get("by_category", {}), more.get("by_group", {})
+    return [str(one) for one in find_exceeded(gate, overall, by_category, by_group, new_errors_share=errors)]
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("min_matched_iou = 0.95", []),
+        ("min_matched_iou = 0.96", ["min_matched_iou = 0.96: 0.95 in all images"]),
+        ("max_lost_share = 0.05", []),
+        ("max_lost_share = 0.04", ["max_lost_share = 0.04: 0.05 in all images"]),
+        ("max_gained_share = 0.05", ["max_gained_share = 0.05: 0.05941 in all images"]),
+        ("max_count_change = 0.01", []),
+        ("max_count_change = 0", ["max_count_change = 0: 0.01 in all images"]),
+        ("min_agreement = 0.95", ["min_agreement = 0.95: 0.9453 in all images"]),
+        ("min_images = 101\nmin_agreement = 0", ["min_images = 101: 100 in all images"]),
+    ],
+)
+def test_a_limit_closes_the_gate_beyond_its_bound_and_not_at_it(toml: str, said: list[str]) -> None:
+    assert judge(toml) == said
+
+
+def test_new_errors_close_the_gate() -> None:
+    assert judge("max_new_errors_share = 0.01", errors=0.01) == []
+    said = ["max_new_errors_share = 0.01: 0.02 in all images"]
+    assert judge("max_new_errors_share = 0.01", errors=0.02) == said
+
+
+def test_a_gate_over_nothing_is_closed() -> None:
+    said = judge("max_lost_share = 1.0", NOTHING, errors=None)
+    assert said == ["min_images = 1: 0 in all images", "max_lost_share = 1: nothing to judge in all images"]
+    assert len(judge("max_new_errors_share = 1.0", NOTHING, errors=None)) == 2
+    empty_pages = Figures(50, 0, 0, 0, None, None, None, None)
+    assert judge("min_matched_iou = 0.0", empty_pages) == ["min_matched_iou = 0: nothing to judge in all images"]
+
+
+def test_a_category_has_limits_of_its_own_and_one_that_is_not_there_closes() -> None:
+    toml = "[category.can]\nmax_lost_share = 0.1\n[category.box]\nmax_gained_share = 0.5\nmin_matched_iou = 0.5"
+    assert judge(toml, by_category={"can": GOOD, "box": GOOD, "bag": NOTHING}) == []
+    said = judge(toml, by_category={"can": GOOD})
+    assert "max_gained_share = 0.5: nothing to judge in category box" in said
+    said = judge(toml, by_category={"can": ONLY_B, "box": ONLY_B})
+    assert said == [
+        "min_matched_iou = 0.5: nothing to judge in category box",
+        "max_gained_share = 0.5: 1 in category box",
+    ]
+
+
+def test_every_category_is_judged_by_its_own_limits_first() -> None:
+    bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
+    found = {"can": bad, "box": bad, "rare": NOTHING}
+    toml = "[every_category]\nmax_lost_share = 0.5\n"
+    assert judge(toml, by_category=found) == [
+        "max_lost_share = 0.5: 0.9 in category can",
+        "max_lost_share = 0.5: 0.9 in category box",
+    ]
+    own = "[category.can]\nmax_lost_share = 0.95\n"
+    assert judge(toml + own, by_category=found) == ["max_lost_share = 0.5: 0.9 in category box"]
+    assert judge(toml + "min_instances = 21", by_category=found) == []
+
+
+def test_every_group_is_judged_but_small_and_empty_ones() -> None:
+    bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
+    groups = {"store=north": GOOD, "store=south": bad, "store=new": NOTHING}
+    toml = "[group]\nmax_lost_share = 0.5\n"
+    assert judge(toml, by_group=groups) == ["max_lost_share = 0.5: 0.9 in group store=south"]
+    assert judge(toml + "min_instances = 20", by_group=groups) == ["max_lost_share = 0.5: 0.9 in group store=south"]
+    assert judge(toml + "min_instances = 21", by_group=groups) == []
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("max_lost = 0.1", "max_lost must be one of min_matched_iou, min_agreement, "),
+        ("max_lost_share = 1.1", r"max_lost_share must be a number in \[0, 1\], got 1.1, in gate.toml"),
+        ("max_lost_share = '0.1'", r"max_lost_share must be a number in \[0, 1\], got '0.1', in gate.toml"),
+        ("max_lost_share = nan", r"max_lost_share must be a number in \[0, 1\], got nan"),
+        ("max_lost_share = true", r"max_lost_share must be a number in \[0, 1\], got True"),
+        ("max_count_change = inf", "max_count_change must be a number from 0, got inf"),
+        ("min_images = 0", "min_images must be a whole number from 1, got 0"),
+        ("min_images = 2.5", "min_images must be a whole number from 1, got 2.5"),
+        ("category = 3", r"category must be a table, as \[category\], got 3"),
+        ("category.can = 3", r"category.can must be a table, as \[category.can\], got 3"),
+        ("[category.can]\nmin_images = 3", "category.can.min_images must be one of min_matched_iou, "),
+        ("[group]\nmax_lost_share = -1", r"group.max_lost_share must be a number in \[0, 1\], got -1"),
+        ("[group]\nmin_instances = 5", "--gate must hold a limit: min_matched_iou, "),
+        ("", "--gate must hold a limit: "),
+        ("min_images = 5", "--gate must hold a limit: "),
+        ("max_lost_share = ", "--gate is not TOML: "),
+        ("\xff", "--gate is not TOML: "),
+    ],
+)
+def test_another_file_is_refused_in_one_line(toml: str, said: str) -> None:
+    with pytest.raises(InputError, match=said) as refused:
+        parse_gate(toml.encode("latin-1"), "gate.toml")
+    assert "\n" not in str(refused.value)
+    assert refused.value.place == "gate.toml"
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--gate cannot be read: .*, in .*/none.toml"):
+        load_gate(str(tmp_path / "none.toml"))
+
+
+def test_the_example_is_a_gate() -> None:
+    gate = load_gate(str(PROJECT_ROOT / "deploy" / "gate.toml"))
+    assert gate != Gate()
+    assert set(gate.by_category) == {"can"}
+    assert gate.of_groups["min_instances"] > 0
