@@ -30,8 +30,9 @@ KEEPALIVE_ENVIRONMENT = {
 }
 """How soon a call over a cut link fails: after 30 s, where Ray's own values are 5 minutes and 2 more.
 
-The same as Ray's servers use the other way. Shorter ones would take a node that is merely busy for one that is gone;
-pings every 10 s are no more than the servers allow: calls that are quiet for minutes live through them.
+The same as Ray's servers use the other way. Shorter ones would take a node that is merely busy for one that is gone.
+For where Ray is started, never for joining: its servers allow pings as often as their own setting has it, and cut off
+who pings more often, so that a call that is quiet, as a whole training is, would fail after 50 s.
 """
 AUTH_MODE, LISTENS_ELSEWHERE = "RAY_AUTH_MODE", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 LOCAL_RAY_ENVIRONMENT = {
@@ -98,8 +99,6 @@ def _cluster_address() -> str:
 
 
 def _join() -> None:
-    for name, value in KEEPALIVE_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     ray.init(logging_level=logging.WARNING)
     if not _asks_for_token() and (reachable := reachable_addresses(ray.nodes())):  # type: ignore[no-untyped-call]
         logger.warning(

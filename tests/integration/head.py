@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from maskrcnn.cluster import KEEPALIVE_ENVIRONMENT
 from tests.conftest import PROJECT_ROOT, free_port
 
 TOKEN = "a-token-of-this-test-only-0123456789"
@@ -89,6 +90,7 @@ def running_head(folder: Path) -> Iterator[Head]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": TOKEN,
         "RAY_USAGE_STATS_ENABLED": "0",
+        **KEEPALIVE_ENVIRONMENT,
         "RAY_metrics_report_interval_ms": str(METRICS_EVERY_MS),
         "HOME": str(folder),  # so that no token of another tool is taken, nor one left
     }
@@ -110,7 +112,7 @@ def running_head(folder: Path) -> Iterator[Head]:
     finally:
         process.terminate()
         try:
-            process.wait(timeout=10)
+            process.wait(timeout=3)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 
 import pytest
 
@@ -139,3 +140,12 @@ def test_nodes_that_are_gone_or_on_loopback_are_no_way_in() -> None:
     places = {"a.head": True, "10.0.0.1": True, "10.0.0.2": False, "127.0.0.5": True, "localhost": True}
     nodes = [{"NodeManagerAddress": place, "Alive": is_up} for place, is_up in places.items()]
     assert cluster.reachable_addresses(nodes) == ["10.0.0.1", "a.head"]
+
+
+def test_joining_a_cluster_leaves_its_keepalives_alone(started: list[object], clean: pytest.MonkeyPatch) -> None:
+    """Its servers cut off who pings more often than they were told: a training's call, quiet for long, would fail."""
+    clean.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    clean.setattr("ray.nodes", list)
+    cluster.connect()
+    assert started == [{"logging_level": logging.WARNING}]
+    assert not cluster.KEEPALIVE_ENVIRONMENT.keys() & os.environ.keys()
