@@ -171,14 +171,19 @@ class LabellingJob:
         raise TypeError(f"no answer to {request}")
 
     def _is_sample(self, date: str | None, parts: Collection[PlannedPart]) -> bool:
-        """Say whether only a sample of a date is planned: this run knows of the dates that it listed.
+        """Say whether only a sample of a date is planned.
 
-        A run that listed all leaves no plan where a sample was all; one that drew a sample cannot know whether a plan
-        of all images is the last of several. Of other dates their plans tell.
+        A run that drew a sample cannot know whether a plan of all images is the last of several. One that listed all
+        leaves no plan where a sample was all, but knows of a date only what lies where it looked: it calls the date
+        whole if it found what was sampled before. Of dates that it did not list their plans tell.
         """
-        if date in self._dates:
-            return self._config.sample is not None
-        return all(self._output.header(number).settings.get("sample") for number in {part.id.plan for part in parts})
+        plans = {part.id.plan for part in parts}
+        sampled = {number for number in plans if self._output.header(number).settings.get("sample")}
+        if date not in self._dates:
+            return sampled == plans
+        if self._config.sample is not None:
+            return True
+        return not self.manifest.holds(self._output.read_uris([part for part in parts if part.id.plan in sampled]))
 
     def _backlog(self) -> Backlog:
         return Backlog(self.manifest, self._rows_per_part())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,17 @@ class Manifest:
             first, end = np.searchsorted(self._repeats, (start, start + len(batch)))
             yield _without(batch, self._repeats[first:end] - start) if end > first else batch
             start += len(batch)
+
+    def holds(self, uris: Collection[str]) -> bool:
+        """Say whether all of some images are listed, in whatever version."""
+        missing = set(uris)
+        for batch in self.batches() if missing else ():
+            listed = batch["image_uri"]
+            found = listed.filter(pc.is_in(listed, value_set=pa.array(list(missing), pa.string())))
+            missing.difference_update(found.to_pylist())
+            if not missing:
+                break
+        return not missing
 
 
 class _Survey:

@@ -99,6 +99,16 @@ class Output:
 
         return read_plan(self.plan_uri(parts[0].id.plan), read)
 
+    def read_uris(self, parts: Collection[PlannedPart]) -> set[str]:
+        """Read which images some parts are planned to hold."""
+
+        def read(number: int) -> list[str]:
+            places = [part.id.part for part in parts if part.id.plan == number]
+            rows = read_plan(self.plan_uri(number), lambda plan: plan.read(places, ["image_uri"]))
+            return list(rows["image_uri"].to_pylist())
+
+        return {uri for number in sorted({part.id.plan for part in parts}) for uri in read(number)}
+
     def read_parts(self, numbers: Sequence[int]) -> list[PlannedPart]:
         """List the parts of some plans."""
         headers = _in_parallel(self.header, numbers)

@@ -53,7 +53,8 @@ def nights(tmp_path: Path) -> Path:
 
 def run(bundle: str, images: Path, sample: float | None = None) -> set[str]:
     """Run the job, and give the markers that stand then."""
-    output = images.parents[0 if images.name == "in" else 1] / "out"
+    [folder] = [one for one in (images, *images.parents) if one.name == "in"]
+    output = folder.parent / "out"
     config = LabelConfig(bundle, str(images), str(output), sample=sample, date_from=DATE, rows_per_part=4, device="cpu")
     LabellingJob(config).run()
     return Output(str(output)).list_complete()
@@ -88,3 +89,12 @@ def test_a_sample_does_not_call_a_killed_run_whole(tiny_bundle: str, nights: Pat
     made_parts.clear()
     assert run(tiny_bundle, nights / OLD, 0.2) == {f"{OLD}.sample"}
     assert run(tiny_bundle, nights / OLD) == {OLD, f"{OLD}.sample"}
+
+
+def test_a_whole_run_elsewhere_does_not_call_a_sampled_date_whole(tiny_bundle: str, nights: Path) -> None:
+    assert run(tiny_bundle, nights / OLD, 0.3) == {f"{OLD}.sample"}
+    late = nights / "late" / OLD / "late.png"  # a photo of that night that came by another way
+    late.parent.mkdir(parents=True)
+    late.write_bytes(b"x")
+    assert run(tiny_bundle, nights / "late") == {f"{OLD}.sample"}
+    assert run(tiny_bundle, nights) == {OLD, NEW, f"{OLD}.sample"}
