@@ -1,9 +1,12 @@
-"""Five nights of shelf photos on a cluster, each submitted by its date: one has damaged images, one is killed."""
+"""Five nights of shelf photos on a cluster, each submitted by its date: one has damaged images, one is killed, in the
+last a camera is dark. Then what a morning asks: counts, drift, and a gate for two candidates."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,14 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn import read_predictions
 from maskrcnn.synthetic import write_shelves
+from tests.conftest import PROJECT_ROOT
 from tests.integration.head import METRICS_EVERY_MS, Head
 
 DATES = [f"2026-11-{day}" for day in range(22, 27)]
-DAMAGED_NIGHT, KILLED_NIGHT = DATES[2], DATES[3]
+DAMAGED_NIGHT, KILLED_NIGHT, DARK_NIGHT = DATES[2:]
+BY_CAMERA = "/(?P<camera>shelf-000[01])"
+"""Photos 1 to 9 are one camera's, 10 to 12 the other's."""
+GATE = """
+min_images = 10
+min_agreement = 0.95
+max_lost_share = 0.05
+"""
 PHOTOS_A_NIGHT = 12
 RAYS_OWN = r"[\d-]+ [\d:,]+\tINFO job_manager\.py|Running entrypoint for job |\[[\d-]+ [\d:,]+ [A-Z] \d+ \d+\] "
 """What Ray itself writes into a job's log: before it starts the command, and its native code at any time."""
@@ -43,17 +55,24 @@ class Shop:
         if date == DAMAGED_NIGHT:
             for path, damage in zip(sorted((self.photos / date).rglob("*.jpg")), DAMAGES, strict=False):
                 path.write_bytes(damage(path.read_bytes()))
+        if date == DARK_NIGHT:
+            for path in (self.photos / date).rglob("shelf-0001*.jpg"):
+                path.write_bytes(b"")
 
     def command(self) -> list[str]:
         """Give the command of every night, always the same."""
+        return self.labelling("**", self.output)
+
+    def labelling(self, nights: str, output: Path, *more: str) -> list[str]:
+        """Give the command that labels some nights."""
         return [
-            "-m", "jobs.predict", "--bundle", self.bundle, "--images", f"{self.photos}/**/*.jpg",
-            "--output", str(self.output), "--date-from", r"/(\d{4}-\d\d-\d\d)/", "--rows-per-part", "4",
-            "--log-format", "json",
+            "-m", "jobs.predict", "--bundle", self.bundle, "--images", f"{self.photos}/{nights}/*.jpg",
+            "--output", str(output), "--date-from", r"/(\d{4}-\d\d-\d\d)/", "--rows-per-part", "4",
+            "--log-format", "json", *more,
         ]  # fmt: skip
 
     def figures(self, date: str) -> Counter[str]:
-        """Count a night's rows by what became of the image; what else compares nights has its place here."""
+        """Count a night's rows by what became of the image."""
         rows = read_predictions(str(self.output), dates=[date]).to_pylist()
         return Counter(row["error_kind"] or row["status"] for row in rows)
 
@@ -90,14 +109,15 @@ def test_five_nights_are_each_labelled_once_whatever_happens_in_them(head: Head,
     assert again.returncode != 0
     assert "already exists" in again.stdout + again.stderr, "no night runs twice under one id, not even a killed one"
     submit(head, shop, f"maskrcnn-{KILLED_NIGHT}-retry1")
-    shop.photograph(DATES[4])
-    submit(head, shop, f"maskrcnn-{DATES[4]}")
+    shop.photograph(DARK_NIGHT)
+    submit(head, shop, f"maskrcnn-{DARK_NIGHT}")
 
     before = files(shop.output)
-    assert head.submit(*shop.command(), submission_id=f"maskrcnn-{DATES[4]}").returncode != 0
+    assert head.submit(*shop.command(), submission_id=f"maskrcnn-{DARK_NIGHT}").returncode != 0
     assert files(shop.output) == before
     assert [shop.figures(date).total() for date in DATES] == [PHOTOS_A_NIGHT] * 5
-    assert shop.figures(KILLED_NIGHT) == shop.figures(DATES[4]) == {"ok": 12}
+    assert shop.figures(KILLED_NIGHT) == {"ok": 12}
+    assert shop.figures(DARK_NIGHT) == {"ok": 9, "corrupt": 3}
     uris = read_predictions(str(shop.output), columns=["image_uri"])["image_uri"].to_pylist()
     assert len(uris) == len(set(uris)) == 5 * PHOTOS_A_NIGHT
     assert shop.complete() == DATES
@@ -108,6 +128,43 @@ def test_five_nights_are_each_labelled_once_whatever_happens_in_them(head: Head,
     assert [job["status"] for _, job in sorted(head.jobs().items())] == [
         *["SUCCEEDED"] * 3, "STOPPED", *["SUCCEEDED"] * 2
     ]  # fmt: skip
+
+    assert_drift_is_the_dark_cameras(shop)
+    assert_the_gate_tells_candidates_apart(head, shop)
+
+
+def assert_drift_is_the_dark_cameras(shop: Shop) -> None:
+    """Ask for counts as the morning does: the last night is short of a camera, the one before is like the others."""
+    report = shop.output.parent / "report"
+    words = ["report", "--predictions", str(shop.output), "--output", str(report), "--by", BY_CAMERA, "--fail-on-drift"]
+    assert run_here(*words, "--night", KILLED_NIGHT) == 0
+    counts = json.loads((report / "counts.json").read_text())
+    assert (counts["night"], counts["nights_before"]) == (KILLED_NIGHT, DATES[:3])
+    assert counts["alert"]["num_drifting"] == counts["alert"]["num_dark_groups"] == 0
+    assert run_here(*words) == 1
+    counts = json.loads((report / "counts.json").read_text())
+    assert (counts["night"], counts["alert"]["num_dark_groups"]) == (DARK_NIGHT, 1)
+    assert counts["images"] == {"labelled": 54, "failed": 6, "instances": counts["images"]["instances"]}
+    table = pq.read_table(report / "counts.parquet").to_pylist()
+    of_dark = {row["num_failed"] for row in table if (row["date"], row["camera"]) == (DARK_NIGHT, "shelf-0001")}
+    assert of_dark == {3}
+
+
+def assert_the_gate_tells_candidates_apart(head: Head, shop: Shop) -> None:
+    """Label a night anew, once alike and once with half of the detections; let the gate judge both."""
+    gate = shop.output.parent / "gate.toml"
+    gate.write_text(GATE)
+    for name, options, code in (("alike", [], 0), ("half", ["--max-detections", "4"], 1)):
+        candidate = shop.output.parent / name
+        done = head.submit(*shop.labelling(f"{DATES[0]}/*", candidate, *options), submission_id=f"candidate-{name}")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        page = str(shop.output.parent / f"compared-{name}")
+        assert run_here("compare", str(shop.output), str(candidate), "--output", page, "--gate", str(gate)) == code
+
+
+def run_here(*words: str) -> int:
+    """Run a command that needs no cluster."""
+    return subprocess.run([sys.executable, "-m", "maskrcnn", *words], cwd=PROJECT_ROOT, timeout=120).returncode
 
 
 def submit(head: Head, shop: Shop, submission_id: str) -> None:

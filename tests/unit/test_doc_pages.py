@@ -76,6 +76,16 @@ def test_a_block_is_whole_and_says_what_it_needs(block: Block) -> None:
         assert block.language in ("sql", "toml", "text")
 
 
+@pytest.mark.parametrize(
+    "block", [one for one in BLOCKS if "python -m jobs." in one.text], ids=lambda block: block.page.name
+)
+def test_a_commands_options_are_its_own(block: Block) -> None:
+    for command in block.commands():
+        for name, words in re.findall(r"python -m jobs\.(\w+) ([^|&>]*)", command):
+            given = set(re.findall(r"(?<=\s)--[a-z][a-z-]+", f" {words}"))
+            assert given - flags_of(arguments_classes()[name]) - {"--log-format", "--help"} == set(), command
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_stand_in_blocks_that_are_run(page: Path) -> None:
     if page.name in ("LOG.md", "RELIABILITY.md"):
