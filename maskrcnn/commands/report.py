@@ -46,7 +46,7 @@ class ReportArguments:
     night: str | None = None
     """Of --by: the date that is judged by the seven before it; default: the newest."""
     fail_on_drift: bool = False
-    """Of --by: exit code 1 where counts drift from what is usual, or a group is gone."""
+    """Of --by: exit code 1 where counts drift from what is usual, a group is gone or dark, or nothing is judged."""
 
     def to_config(self) -> ReportConfig:
         """Check the values."""
@@ -87,8 +87,15 @@ def report(arguments: ReportArguments) -> int:
     for one in counted:
         print(counting.describe_counts(one))
     print(describe_report(written))
-    has_drift = any(one.has_drift for one in counted)
-    return NOT_AS_IT_SHOULD_BE if has_drift and arguments.fail_on_drift else DONE
+    return _judge(counted[0]) if arguments.fail_on_drift else DONE
+
+
+def _judge(counts: CountsReport) -> int:
+    if not counts.drift.is_judged:
+        print("NOT JUDGED: no group has enough nights before and enough labelled images in this one")
+    elif counts.has_drift:
+        print("DRIFT")
+    return NOT_AS_IT_SHOULD_BE if counts.has_drift or not counts.drift.is_judged else DONE
 
 
 def describe_report(written: Report) -> str:

@@ -50,8 +50,13 @@ class CountsReport:
 
     @property
     def has_drift(self) -> bool:
-        """Say whether somebody should look: a group's counts have changed, or it is gone."""
-        return bool(self.drift.drifting or self.drift.vanished_groups)
+        """Say whether somebody should look: a group's counts have changed, it is gone, or nothing of it was labelled."""
+        return bool(self.drift.drifting or self.drift.vanished_groups or self.drift.dark_groups)
+
+    @property
+    def failed_groups(self) -> list[Group]:
+        """Give the dark groups that have not vanished: all their images failed."""
+        return [group for group in self.drift.dark_groups if group not in self.drift.vanished_groups]
 
     def label(self, group: Group) -> str:
         """Name a group for people."""
@@ -146,12 +151,14 @@ def to_json(report: CountsReport) -> dict[str, Any]:
             "num_drifting": len(drift.drifting),
             "num_judged": drift.num_judged,
             "num_vanished_groups": len(drift.vanished_groups),
+            "num_dark_groups": len(drift.dark_groups),
             "num_empty_shelves": report.num_empty_shelves,
         },
         "images": {"labelled": report.num_images, "failed": report.num_failed, "instances": report.num_instances},
         "drifting": [trend(one) for one in drift.drifting],
         "new_groups": [named(group) for group in drift.new_groups],
         "vanished_groups": [named(group) for group in drift.vanished_groups],
+        "dark_groups": [named(group) for group in drift.dark_groups],
         "empty_shelves": [
             {"image_uri": uri, "group": named(one.group), "count": one.count, "usual": one.usual}
             for one, uri in report.empty_shelves
@@ -170,12 +177,17 @@ def describe_counts(report: CountsReport, most_lines: int = 20) -> str:
         f"night {drift.night} against {len(drift.nights_before)} before: {len(drift.drifting)} of {drift.num_judged} "
         f"groups and categories drift; {report.num_empty_shelves} images are perhaps empty shelves"
     )
+    if not drift.is_judged:
+        lines.append(f"nothing could be judged: too few nights before {drift.night}, or too few labelled images")
     lines += [
-        f"drift: {printable(report.label(one.group))}, {printable(one.category)}: "
+        f"drift: {printable(report.label(one.group))}, {printable(one.category or 'all categories')}: "
         f"{one.rate:.1f} an image, usually {one.usual:.1f}"
         for one in drift.drifting[:most_lines]
     ]
     lines += [f"vanished: {printable(report.label(group))}" for group in drift.vanished_groups[:most_lines]]
+    lines += [
+        f"dark, every image failed: {printable(report.label(group))}" for group in report.failed_groups[:most_lines]
+    ]
     lines += [f"new: {printable(report.label(group))}" for group in drift.new_groups[:most_lines]]
     lines += [
         f"empty? {printable(uri)}: {one.count}, usually {one.usual:g}" for one, uri in report.empty_shelves[:most_lines]
