@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from maskrcnn import storage
-from maskrcnn.comparison.job import Comparison, group_label
+from maskrcnn.comparison.figures import group_label
+from maskrcnn.comparison.job import Comparison
 from maskrcnn.comparison.pictures import draw_differences
 from maskrcnn.printable import printable
 from maskrcnn.report.photos import relocate
@@ -70,7 +71,8 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "a": config.a_uri,
         "b": config.b_uri,
         "score_threshold": comparison.score_threshold,
-        "images": asdict(images) | {"new_errors_share": images.new_errors_share},
+        "images": asdict(images)
+        | {"new_errors_share": images.new_errors_share, "left_out_share": images.left_out_share},
         "overall": comparison.overall.to_json(),
         "by_category": {name: figures.to_json() for name, figures in comparison.by_category.items()},
         "by_group": [

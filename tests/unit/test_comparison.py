@@ -14,6 +14,7 @@ import pytest
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.packed import SizedSegmentations
+from maskrcnn.comparison.gate import Gate
 from maskrcnn.comparison.job import Comparison, ComparisonConfig, compare_tables
 from maskrcnn.comparison.matching import MIN_IOU, Instances, match
 from maskrcnn.comparison.page import describe_comparison, to_json, write_comparison
@@ -150,18 +151,30 @@ def test_groups_come_from_columns_and_from_the_uri_the_least_agreement_first(tmp
     assert "camera=2, store=none" in describe_comparison(found)
 
 
+def test_a_group_that_failed_in_b_closes_the_gate_though_nothing_of_it_is_compared(tmp_path: Path) -> None:
+    full = labelled([(CAN, 0.9, square(0, 0))])
+    a, b = {"north/1.jpg": full, "south/1.jpg": full}, {"north/1.jpg": full, "south/1.jpg": FAILED}
+    gate = Gate(of_groups={"max_lost_share": 0.5})
+    found = compare(tmp_path, a, b, by=(r"/photos/(?P<store>[^/]+)/",), gate=gate)
+    assert [str(one) for one in found.exceeded or []] == ["max_lost_share = 0.5: nothing to judge in group store=south"]
+    assert [(group, one.num_images) for group, one in found.by_group.items()] == [(("south",), 0), (("north",), 1)]
+    with pytest.raises(InputError, match="--gate has limits for groups, and --by is not given; give --by, or drop"):
+        compare_tables(ComparisonConfig("a", "b", gate=gate))
+
+
 def test_another_version_of_an_image_is_not_compared(tmp_path: Path) -> None:
     a = write_part(tmp_path / "a", {"1.jpg": labelled([]), "2.jpg": labelled([])})
     changed = {"etag": ["1", "2"]}
     b = write_part(tmp_path / "b", {"1.jpg": labelled([]), "2.jpg": labelled([])}, columns=changed)
     images = compare_tables(ComparisonConfig(a, b)).images
     assert (images.compared, images.other_etag, images.only_a) == (1, 1, 0)
+    assert images.left_out_share == 0.5
 
 
 def test_another_size_is_not_compared(tmp_path: Path) -> None:
     turned = labelled([(CAN, 0.9, square(0, 0).T)])
     images = compare(tmp_path, {"1.jpg": labelled([(CAN, 0.9, square(0, 0))])}, {"1.jpg": turned}).images
-    assert (images.compared, images.other_size) == (0, 1)
+    assert (images.compared, images.other_size, images.left_out_share) == (0, 1, 1)
 
 
 def test_a_table_without_masks_is_compared_by_boxes(tmp_path: Path) -> None:
