@@ -99,8 +99,6 @@ class Comparison:
     worst: list[Difference]
     new_errors: list[NewError]
     """At most `MOST_ERRORS_LISTED`."""
-    first_and_last_uri: tuple[str, str] | None
-    """Of A's images, in order of their text."""
     exceeded: list[Exceeded] | None
     """Limits that close the gate; None without a gate."""
 
@@ -175,7 +173,6 @@ def compare_tables(
         dict(sorted(by_group.items(), key=_by_agreement)),
         worst.listed(),
         new_errors,
-        pair.first_and_last_uri,
         exceeded,
     )
 

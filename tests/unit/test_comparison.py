@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.packed import SizedSegmentations
 from maskrcnn.comparison.gate import Gate
 from maskrcnn.comparison.job import Comparison, ComparisonConfig, compare_tables
 from maskrcnn.comparison.matching import MIN_IOU, Instances, match
-from maskrcnn.comparison.page import describe_comparison, to_json, write_comparison
-from maskrcnn.errors import InputError
+from maskrcnn.comparison.page import check_output, describe_comparison, to_json, write_comparison
+from maskrcnn.errors import InputError, OutputError
 from maskrcnn.labelling.results import ImageResult
 from tests.labelled_parts import FAILED, HEIGHT, WIDTH, Found, labelled, write_part
 
@@ -212,6 +214,31 @@ def test_a_broken_mask_is_told_and_never_reaches_pycocotools(tmp_path: Path) -> 
     change_column(a, "masks", lambda rows: [[b"~~~~~~~"] for _ in rows])
     with pytest.raises(InputError, match=r"s3://shop/photos/1.jpg segmentation"):
         compare_tables(ComparisonConfig(a, b))
+
+
+def test_the_output_is_a_new_folder_or_an_earlier_comparison_of_which_nothing_is_left(tmp_path: Path) -> None:
+    found = compare(tmp_path, {"1.jpg": labelled([(CAN, 0.9, square(0, 0))])}, {"1.jpg": labelled([])})
+    page = tmp_path / "page"
+    write_comparison(found, str(page))
+    assert (page / "pictures" / "000-a.jpg").exists()
+    write_comparison(replace(found, worst=[]), str(page))
+    assert not list(page.glob("pictures/*"))
+    assert (page / "index.html").exists()
+    for taken in (found.config.a_uri, str(tmp_path)):
+        with pytest.raises(OutputError, match="--output must be a new folder, or one that maskrcnn compare wrote"):
+            check_output(taken)
+        with pytest.raises(OutputError):
+            write_comparison(found, taken)
+
+
+def test_images_elsewhere_are_found_by_the_end_of_their_names(tmp_path: Path) -> None:
+    results = {"north/1.jpg": labelled([(CAN, 0.9, square(0, 0))]), "gone/1.jpg": labelled([(BOX, 0.9, square(0, 0))])}
+    found = compare(tmp_path, results, dict.fromkeys(results, labelled([])))
+    moved = tmp_path / "moved" / "of-today" / "north"
+    moved.mkdir(parents=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(moved / "1.jpg")
+    write_comparison(found, str(tmp_path / "page"), str(moved.parent))
+    assert (tmp_path / "page" / "index.html").read_text().count("cannot be read") == 1
 
 
 def test_tables_without_a_common_image_give_a_page_that_says_so(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from maskrcnn.counting.counts import Counts, count_instances
 from maskrcnn.counting.drift import Drift, DriftRule, find_drift
-from maskrcnn.counting.page import CountsReport, describe_counts, to_json, to_spark, write_counts
+from maskrcnn.counting.page import CountsReport, count_nights, describe_counts, to_json, to_spark, write_counts
 from maskrcnn.counting.shelves import find_empty_shelves
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
@@ -35,7 +35,9 @@ def drift_of(table: str, *by: str, **rule: Any) -> Drift:
 
 
 def report(tmp_path: Path, table: str, *by: str, **options: Any) -> CountsReport:
-    return write_counts(Site(str(tmp_path / "site"), "Counts", [("counts.html", "Counts")]), table, by, **options)
+    found = count_nights(table, by, **options)
+    write_counts(Site(str(tmp_path / "site"), "Counts", [("counts.html", "Counts")]), found)
+    return found
 
 
 def test_the_long_table_is_what_sql_counts(tmp_path: Path) -> None:
@@ -73,6 +75,14 @@ def test_nights_are_told_by_the_uri_where_there_are_no_folders(tmp_path: Path) -
     found = count(table, r"/(?P<date>\d{4}-\d\d-\d\d)/", STORE)
     assert (found.dates, found.group_names) == (NIGHTS, ("store",))
     assert found.to_table()["date"].to_pylist()[::2] == NIGHTS
+
+
+def test_dates_in_uris_have_one_form_and_other_texts_are_refused(tmp_path: Path) -> None:
+    images = {f"{night}/1.jpg": image({CAN: 1}) for night in ("20261123", "2026-11-22", "other")}
+    table = write_part(tmp_path / "out", images)
+    assert count(table, r"/(?P<date>\d[\d-]+)/").dates == ["2026-11-22", "2026-11-23"]
+    with pytest.raises(InputError, match="--by must find dates as 2026-11-22 or 20261122 in its group date, .* other"):
+        count(table, r"/(?P<date>[^/]+)/[^/]+$")
 
 
 def test_a_column_of_the_manifest_is_a_group(tmp_path: Path) -> None:
