@@ -11,7 +11,7 @@ from maskrcnn import storage
 from maskrcnn.commands.command_line import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from maskrcnn.comparison.gate import load_gate
 from maskrcnn.comparison.job import Comparison, ComparisonConfig, compare_tables
-from maskrcnn.comparison.page import PAGE, describe_comparison, write_comparison
+from maskrcnn.comparison.page import PAGE, check_output, describe_comparison, write_comparison
 from maskrcnn.errors import OutputError, StorageError
 from maskrcnn.progress import progress_of
 
@@ -26,7 +26,7 @@ class CompareArguments:
     b: Annotated[str, tyro.conf.Positional]
     """The --output of another one: what is judged. Images that only one of them has are counted, and left out."""
     output: str
-    """The folder for index.html and comparison.json; what an earlier comparison left there is replaced."""
+    """The folder for index.html and comparison.json; a new one, or an earlier comparison's, which is replaced."""
     by: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Group images: columns of A's table, and regular expressions over the URI with named groups, as
     '/(?P<store>[^/]+)/(?P<camera>[^/]+)/[^/]+$'; may be given several times."""
@@ -37,7 +37,7 @@ class CompareArguments:
     worst: int = 24
     """How many of the images that differ most to show, side by side."""
     images: str | None = None
-    """Where the images lie now, if elsewhere than when A was labelled: the folder that they all share."""
+    """Find the images below this folder, by the end of their names; default: where A's table says."""
 
 
 def compare(arguments: CompareArguments) -> int:
@@ -50,6 +50,10 @@ def compare(arguments: CompareArguments) -> int:
         num_worst=arguments.worst,
         gate=None if arguments.gate is None else load_gate(arguments.gate),
     )
+    try:
+        check_output(arguments.output)
+    except StorageError as error:
+        raise OutputError("--output", f"cannot be read: {error.reason}", error.uri) from error
     comparison = compare_tables(config, progress_of("comparing"))
     print(describe_comparison(comparison))
     try:

@@ -46,7 +46,7 @@ class ReportArguments:
     night: str | None = None
     """Of --by: the date that is judged by the seven before it; default: the newest."""
     fail_on_drift: bool = False
-    """Of --by: exit code 1 where counts drift from what is usual, or a group is gone."""
+    """Of --by: exit code 1 where counts drift from what is usual, a group is gone or dark, or nothing is judged."""
 
     def to_config(self) -> ReportConfig:
         """Check the values."""
@@ -68,27 +68,32 @@ def report(arguments: ReportArguments) -> int:
     """Write the site and tell where it is."""
     if not arguments.by and (arguments.night is not None or arguments.fail_on_drift):
         raise InputError("--by", "must be given with --night and --fail-on-drift")
-    counted: list[CountsReport] = []
+    counts = _count(arguments) if arguments.by else None
 
-    def count(site: Site) -> None:
-        if arguments.by:
-            counted.append(
-                counting.write_counts(
-                    site,
-                    arguments.predictions,
-                    arguments.by,
-                    night=arguments.night,
-                    images_uri=arguments.images,
-                    on_progress=progress_of("counting"),
-                )
-            )
+    def write_more(site: Site) -> None:
+        if counts is not None:
+            counting.write_counts(site, counts, arguments.images)
 
-    written = write_report(arguments.to_config(), progress_of("drawing"), count)
-    for one in counted:
-        print(counting.describe_counts(one))
+    written = write_report(arguments.to_config(), progress_of("drawing"), write_more)
+    if counts is not None:
+        print(counting.describe_counts(counts))
     print(describe_report(written))
-    has_drift = any(one.has_drift for one in counted)
-    return NOT_AS_IT_SHOULD_BE if has_drift and arguments.fail_on_drift else DONE
+    return _judge(counts) if counts is not None and arguments.fail_on_drift else DONE
+
+
+def _count(arguments: ReportArguments) -> CountsReport:
+    """Count before anything is written, so that groups and nights that cannot be leave no half a site."""
+    return counting.count_nights(
+        arguments.predictions, arguments.by, night=arguments.night, on_progress=progress_of("counting")
+    )
+
+
+def _judge(counts: CountsReport) -> int:
+    if not counts.drift.is_judged:
+        print("NOT JUDGED: no group has enough nights before and enough labelled images in this one")
+    elif counts.has_drift:
+        print("DRIFT")
+    return NOT_AS_IT_SHOULD_BE if counts.has_drift or not counts.drift.is_judged else DONE
 
 
 def describe_report(written: Report) -> str:

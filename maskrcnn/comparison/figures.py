@@ -73,6 +73,15 @@ class Figures:
         return {name: round(value, 6) if isinstance(value, float) else value for name, value in numbers.items()}
 
 
+NOTHING = Figures(0, 0, 0, 0, None, None, None, None)
+"""Of no image."""
+
+
+def group_label(names: Sequence[str], group: Group) -> str:
+    """Name a group for people: "store=north, camera=1"; two groups may have one label."""
+    return ", ".join(f"{name}={'none' if value is None else value}" for name, value in zip(names, group, strict=True))
+
+
 class Tally:
     """Adds up batches of compared images; grows with groups and categories, not with images."""
 

@@ -7,6 +7,7 @@ max_lost_share = 0.05            # of A's instances
 max_gained_share = 0.05          # of B's instances
 max_count_change = 0.1           # either way, of A's count
 max_new_errors_share = 0.001     # of the images that A labelled and B tried
+max_left_out_share = 0.01        # of the images in both, those of another version or size; so without this line
 
 [every_category]                 # limits that every category must keep
 min_instances = 50               # of A and B together: rarer categories are not judged
@@ -18,19 +19,20 @@ min_instances = 50               # likewise
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from maskrcnn import storage
-from maskrcnn.comparison.figures import Figures
+from maskrcnn.comparison.figures import NOTHING, Figures, Group, group_label
 from maskrcnn.errors import InputError, StorageError
 
 _SHARE_LIMITS = ("min_matched_iou", "min_agreement", "max_lost_share", "max_gained_share")
 _FIGURE_LIMITS = (*_SHARE_LIMITS, "max_count_change")
+_IMAGE_LIMITS = ("max_new_errors_share", "max_left_out_share")
 _COUNT_LIMITS = ("min_images", "min_instances")
 _ALLOWED = {
-    "": (*_FIGURE_LIMITS, "min_images", "max_new_errors_share"),
+    "": (*_FIGURE_LIMITS, *_IMAGE_LIMITS, "min_images"),
     "every_category": (*_FIGURE_LIMITS, "min_instances"),
     "category": _FIGURE_LIMITS,
     "group": (*_FIGURE_LIMITS, "min_instances"),
@@ -42,6 +44,7 @@ _VALUES = {
     "max_gained_share": "gained_share",
     "max_count_change": "count_change",
 }
+DEFAULT_MAX_LEFT_OUT_SHARE = 0.01
 Limits = Mapping[str, float]
 
 
@@ -117,7 +120,7 @@ def parse_gate(body: bytes, place: str) -> Gate:
         of_groups=_checked(group, "group", "group.", place),
     )
     limits = [gate.overall, gate.of_categories, *gate.by_category.values(), gate.of_groups]
-    if not any(name in (*_FIGURE_LIMITS, "max_new_errors_share") for some in limits for name in some):
+    if not any(name in (*_FIGURE_LIMITS, *_IMAGE_LIMITS) for some in limits for name in some):
         raise InputError("--gate", f"must hold a limit: {', '.join(_ALLOWED[''])}", place)
     return gate
 
@@ -126,9 +129,11 @@ def find_exceeded(
     gate: Gate,
     overall: Figures,
     by_category: Mapping[str, Figures],
-    by_group: Mapping[str, Figures],
+    by_group: Mapping[Group, Figures],
     *,
+    group_names: Sequence[str],
     new_errors_share: float | None,
+    left_out_share: float | None,
 ) -> list[Exceeded]:
     """Find the limits that close the gate; one over nothing is closed.
 
@@ -136,8 +141,10 @@ def find_exceeded(
         gate: the limits.
         overall: of all compared images.
         by_category: by name.
-        by_group: by the group's label.
+        by_group: of each group of which A labelled an image that both have, `NOTHING` where none was compared.
+        group_names: of the groups' values.
         new_errors_share: of the images that A labelled and B tried, those that B could not label; None without any.
+        left_out_share: of the images in both, those left out as another version or size; None without any.
     """
     exceeded: list[Exceeded] = []
     least = max(gate.overall.get("min_images", 1), 1)
@@ -146,16 +153,29 @@ def find_exceeded(
     share_bound = gate.overall.get("max_new_errors_share")
     if share_bound is not None and (new_errors_share is None or new_errors_share > share_bound):
         exceeded.append(Exceeded("all images", "max_new_errors_share", share_bound, new_errors_share))
+    left_out_bound = gate.overall.get("max_left_out_share", DEFAULT_MAX_LEFT_OUT_SHARE)
+    if left_out_share is not None and left_out_share > left_out_bound:
+        exceeded.append(Exceeded("all images", "max_left_out_share", left_out_bound, left_out_share))
     exceeded += _exceeded_by(gate.overall, overall, "all images")
-    nothing = Figures(0, 0, 0, 0, None, None, None, None)
-    for name, figures in (dict.fromkeys(gate.by_category, nothing) | dict(by_category)).items():
+    num_judged = sum(name != "min_images" for name in gate.overall)
+    for name, figures in (dict.fromkeys(gate.by_category, NOTHING) | dict(by_category)).items():
         own = gate.by_category.get(name, {})
         common = gate.of_categories if _is_judged(figures, gate.of_categories) else {}
-        exceeded += _exceeded_by({**common, **own}, figures, f"category {name}")
-    for label, figures in by_group.items():
-        if _is_judged(figures, gate.of_groups):
-            exceeded += _exceeded_by(gate.of_groups, figures, f"group {label}")
+        limits = {**common, **own}
+        exceeded += _exceeded_by(limits, figures, f"category {name}")
+        num_judged += _num_limits(limits)
+    for group, figures in by_group.items():
+        if not figures.num_images or _is_judged(figures, gate.of_groups):
+            exceeded += _exceeded_by(gate.of_groups, figures, f"group {group_label(group_names, group)}")
+            num_judged += _num_limits(gate.of_groups)
+    if not num_judged:
+        least = max(limits.get("min_instances", 1) for limits in (gate.of_categories, gate.of_groups))
+        exceeded.append(Exceeded("every category and group", "min_instances", least, None))
     return exceeded
+
+
+def _num_limits(limits: Limits) -> int:
+    return sum(name in _FIGURE_LIMITS for name in limits)
 
 
 def _is_judged(figures: Figures, limits: Limits) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from maskrcnn.comparison.figures import Figures, Group, Tally
+from maskrcnn.comparison.figures import NOTHING, Figures, Group, Tally
 from maskrcnn.comparison.gate import Exceeded, Gate, find_exceeded
 from maskrcnn.comparison.matching import match
 from maskrcnn.comparison.rows import Vocabulary, are_comparable, have_masks, to_instances, were_labelled
@@ -62,6 +62,13 @@ class ImageCounts:
     failed_in_both: int = 0
 
     @property
+    def left_out_share(self) -> float | None:
+        """Give what was left out as another version or size, of the images in both; None where there are none."""
+        num_left_out = self.other_etag + self.other_size
+        num_in_both = num_left_out + self.compared + self.new_errors + self.mended + self.failed_in_both
+        return num_left_out / num_in_both if num_in_both else None
+
+    @property
     def new_errors_share(self) -> float | None:
         """Give what B failed at, of what A had labelled; None where there was nothing."""
         num_tried = self.compared + self.other_size + self.new_errors
@@ -88,12 +95,10 @@ class Comparison:
     """By name, in order of the name."""
     group_names: tuple[str, ...]
     by_group: dict[Group, Figures]
-    """Empty where nothing was grouped; the least agreement first."""
+    """Of which A labelled an image that both have; those without a compared one first, then the least agreement."""
     worst: list[Difference]
     new_errors: list[NewError]
     """At most `MOST_ERRORS_LISTED`."""
-    first_and_last_uri: tuple[str, str] | None
-    """Of A's images, in order of their text."""
     exceeded: list[Exceeded] | None
     """Limits that close the gate; None without a gate."""
 
@@ -111,6 +116,8 @@ def compare_tables(
         InputError: no table, options that do not fit, or a broken mask.
         StorageError: what cannot be read.
     """
+    if config.gate is not None and config.gate.of_groups and not config.by:
+        raise InputError("--gate", "has limits for groups, and --by is not given", remedy="give --by, or drop [group]")
     a, b = _open("A", config.a_uri), _open("B", config.b_uri)
     grouping = parse_grouping(config.by, a)
     pair = TablePair(a, b)
@@ -121,8 +128,11 @@ def compare_tables(
     num_done = 0
     if pair.num_common:
         on_progress(0, pair.num_common)
+    labelled_groups: dict[Group, Figures] = {}
     for rows_a, rows_b in pair.batches(grouping.columns_read):
         _count(counts, new_errors, rows_a, rows_b)
+        rows_labelled = rows_a.filter(pa.array(were_labelled(rows_a)))
+        labelled_groups |= dict.fromkeys(_groups(grouping.label(rows_labelled), len(rows_labelled)), NOTHING)
         is_compared = pa.array(are_comparable(rows_a, rows_b))
         num_done += len(rows_a)
         on_progress(num_done, pair.num_common)
@@ -139,13 +149,20 @@ def compare_tables(
         tally.add(groups, found_a, found_b, matches)
         if config.num_worst:
             worst.add(rows_a, groups, found_a, found_b, matches, vocabulary.names)
-    overall, by_group = tally.overall(), tally.by_group() if grouping.names else {}
+    overall, by_group = tally.overall(), labelled_groups | tally.by_group() if grouping.names else {}
     named = {vocabulary.names[number]: figures for number, figures in tally.by_category().items()}
     by_category = dict(sorted(named.items()))
     exceeded = None
     if config.gate is not None:
-        labelled = {group_label(grouping.names, group): figures for group, figures in by_group.items()}
-        exceeded = find_exceeded(config.gate, overall, by_category, labelled, new_errors_share=counts.new_errors_share)
+        exceeded = find_exceeded(
+            config.gate,
+            overall,
+            by_category,
+            by_group,
+            group_names=grouping.names,
+            new_errors_share=counts.new_errors_share,
+            left_out_share=counts.left_out_share,
+        )
     return Comparison(
         config,
         threshold,
@@ -156,14 +173,8 @@ def compare_tables(
         dict(sorted(by_group.items(), key=_by_agreement)),
         worst.listed(),
         new_errors,
-        pair.first_and_last_uri,
         exceeded,
     )
-
-
-def group_label(names: Sequence[str], group: Group) -> str:
-    """Name a group: "store=north, camera=1"."""
-    return ", ".join(f"{name}={'none' if value is None else value}" for name, value in zip(names, group, strict=True))
 
 
 def _open(name: str, uri: str) -> CurrentRows:
@@ -206,4 +217,6 @@ def _count(counts: ImageCounts, new_errors: list[NewError], a: pa.Table, b: pa.T
 
 def _by_agreement(item: tuple[Group, Figures]) -> tuple[float, str]:
     group, figures = item
+    if not figures.num_images:
+        return -1.0, repr(group)
     return (2.0 if figures.agreement is None else figures.agreement), repr(group)

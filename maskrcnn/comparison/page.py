@@ -7,18 +7,31 @@ from dataclasses import asdict
 from typing import Any
 
 from maskrcnn import storage
-from maskrcnn.comparison.job import Comparison, group_label
+from maskrcnn.comparison.figures import group_label
+from maskrcnn.comparison.job import Comparison
 from maskrcnn.comparison.pictures import draw_differences
 from maskrcnn.printable import printable
-from maskrcnn.report.photos import relocate
-from maskrcnn.report.site import Site
+from maskrcnn.report.photos import locate
+from maskrcnn.report.site import Site, check_folder
 
 PAGE, JSON = "index.html", "comparison.json"
+MADE_BY = "maskrcnn compare"
+"""Says in the JSON whose folder this is, since a comparison replaces what an earlier one left there."""
 MOST_GROUPS_SHOWN = 200
 
 
+def check_output(output_uri: str) -> None:
+    """Refuse a folder that holds something else than an earlier comparison.
+
+    Raises:
+        OutputError: naming it.
+        StorageError: what cannot be read.
+    """
+    check_folder(storage.normalise(output_uri), JSON, MADE_BY)
+
+
 def write_comparison(comparison: Comparison, output_uri: str, images_uri: str | None = None) -> None:
-    """Write the page, its pictures and the JSON; what is there under the same names is replaced.
+    """Write the page, its pictures and the JSON; what an earlier comparison left is replaced.
 
     Args:
         comparison: what was found.
@@ -26,11 +39,13 @@ def write_comparison(comparison: Comparison, output_uri: str, images_uri: str | 
         images_uri: where the images lie now; None: where they lay.
 
     Raises:
+        OutputError: a folder that holds something else.
         StorageError: what cannot be written.
     """
+    check_output(output_uri)
     site = Site(output_uri, "Comparison", [])
-    site.write_assets("tables.css")
     site.write(JSON, json.dumps(to_json(comparison), indent=2, allow_nan=False).encode())
+    site.write_assets("tables.css")
     pictures = _write_pictures(site, comparison, images_uri)
     site.write_page(
         PAGE,
@@ -44,13 +59,12 @@ def write_comparison(comparison: Comparison, output_uri: str, images_uri: str | 
         num_groups=len(comparison.by_group),
         pictures=pictures,
     )
+    site.remove_others(("pictures/",))
 
 
 def _write_pictures(site: Site, comparison: Comparison, images_uri: str | None) -> list[dict[str, Any]]:
-    if not comparison.worst or comparison.first_and_last_uri is None:
-        return []
     uris = [one.image_uri for one in comparison.worst]
-    photo_uris = relocate(uris, *comparison.first_and_last_uri, images_uri)
+    photo_uris = locate(uris, images_uri)
     table_uri = comparison.config.a_uri if images_uri is None else images_uri
     drawn = draw_differences(comparison.worst, photo_uris, storage.normalise(table_uri))
     pictures = []
@@ -67,10 +81,12 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     """Give every number of a comparison as JSON types."""
     config, images = comparison.config, comparison.images
     return {
+        "made_by": MADE_BY,
         "a": config.a_uri,
         "b": config.b_uri,
         "score_threshold": comparison.score_threshold,
-        "images": asdict(images) | {"new_errors_share": images.new_errors_share},
+        "images": asdict(images)
+        | {"new_errors_share": images.new_errors_share, "left_out_share": images.left_out_share},
         "overall": comparison.overall.to_json(),
         "by_category": {name: figures.to_json() for name, figures in comparison.by_category.items()},
         "by_group": [

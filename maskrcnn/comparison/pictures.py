@@ -33,17 +33,19 @@ class Picture:
     """Else on grey: the image cannot be read, or has another size by now."""
 
 
-def draw_differences(differences: Sequence[Difference], photo_uris: Sequence[str], table_uri: str) -> Iterator[Picture]:
+def draw_differences(
+    differences: Sequence[Difference], photo_uris: Sequence[str | None], table_uri: str
+) -> Iterator[Picture]:
     """Draw images, in order.
 
     Args:
         differences: what the tables have of them.
-        photo_uris: where they lie.
+        photo_uris: where they lie; None: nowhere.
         table_uri: of the table that names them, normalised.
     """
 
-    def draw(one: Difference, photo_uri: str) -> Picture:
-        photo = load_photo(photo_uri, table_uri)
+    def draw(one: Difference, photo_uri: str | None) -> Picture:
+        photo = None if photo_uri is None else load_photo(photo_uri, table_uri)
         if photo is not None and photo.shape[:2] != one.size:
             photo = None
         canvas = np.full((*one.size, 3), _GREY, np.uint8) if photo is None else photo

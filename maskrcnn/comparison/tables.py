@@ -33,9 +33,6 @@ class _Keys:
     """Of URI and etag together."""
     score_threshold: float
     """The highest that any row was labelled with."""
-    first_uri: str | None
-    last_uri: str | None
-    """In order of their text."""
 
 
 class TablePair:
@@ -60,8 +57,6 @@ class TablePair:
         self.num_other_etag = int((is_common & ~is_same).sum())
         self.lowest_fair_threshold = max(a_keys.score_threshold, b_keys.score_threshold)
         """Below it one of the tables may lack what the other has."""
-        uris = [uri for uri in (a_keys.first_uri, a_keys.last_uri) if uri is not None]
-        self.first_and_last_uri = (uris[0], uris[-1]) if uris else None
 
     def batches(self, columns: Sequence[str] = ()) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Stream the rows of the images that both have, in A's order.
@@ -107,16 +102,12 @@ class _Waiting:
 def _read_keys(rows: CurrentRows) -> _Keys:
     uris, versions = [np.zeros(0, DIGEST)], [np.zeros(0, DIGEST)]
     threshold = 0.0
-    ends: list[str] = []
     for _, batch in rows.batches(_KEY_COLUMNS, batch_size=_KEYS_AT_ONCE):
         [one] = batch.combine_chunks().to_batches()
         uris.append(digest(one["image_uri"]))
         versions.append(digest(one["image_uri"], one["etag"]))
         threshold = max(threshold, pc.max(one["score_threshold"]).as_py() or 0.0)
-        bounds = pc.min_max(one["image_uri"]).as_py()
-        ends = [min([*ends, bounds["min"]]), max([*ends, bounds["max"]])]
-    first, last = ends or (None, None)
-    return _Keys(np.concatenate(uris), np.concatenate(versions), threshold, first, last)
+    return _Keys(np.concatenate(uris), np.concatenate(versions), threshold)
 
 
 def _are_equal(some: Digests, others: Digests) -> NDArray[np.bool_]:

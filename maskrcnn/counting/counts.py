@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
+from maskrcnn.labelling.dates import iso_dates
 from maskrcnn.labelling.groups import DATE, Grouping
 
 Group = tuple[str | None, ...]
@@ -97,6 +99,9 @@ def count_instances(
         rows: the table.
         grouping: of its images; a group named date stands for the table's folders by date.
         on_progress: told the images read so far, and all there are.
+
+    Raises:
+        InputError: a group named date that finds what is no date.
     """
     tally = _Tally(grouping)
     columns = tuple(dict.fromkeys((*grouping.columns_read, "status", "instances", DATE)))
@@ -141,7 +146,7 @@ class _Tally:
 
     def _cells_of(self, batch: pa.Table) -> NDArray[np.int32]:
         labels = self._grouping.label(batch)
-        dates = (labels if DATE in labels.column_names else batch)[DATE].to_pylist()
+        dates = (_read_dates(labels[DATE]) if DATE in labels.column_names else batch[DATE]).to_pylist()
         groups: Sequence[Group] = [()] * len(batch)
         if self._names:
             groups = list(zip(*(labels[name].to_pylist() for name in self._names), strict=True))
@@ -166,6 +171,15 @@ class _Tally:
             image_cells,
             image_counts,
         )
+
+
+def _read_dates(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give dates one form, so that their text has the order of time."""
+    dates = iso_dates(texts)
+    wrong = texts.filter(pc.and_(pc.is_valid(texts), pc.is_null(dates)))
+    if len(wrong):
+        raise InputError("--by", f"must find dates as 2026-11-22 or 20261122 in its group date, and finds {wrong[0]}")
+    return dates
 
 
 def _mean(sums: NDArray[np.float64], counts: NDArray[Any]) -> pa.Array:

@@ -19,8 +19,6 @@ from maskrcnn.counting.counts import Counts, Group
 
 MAD_TO_SIGMA = 1.4826
 """For a normal distribution."""
-ALL = "all"
-"""Stands for all categories together."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Trend:
     """A group's rate of one category, or of all together, over some nights."""
 
     group: Group
-    category: str
+    category: str | None
+    """None for all together."""
     rates: tuple[float | None, ...]
     """Instances per image, a night each, the judged one last; None where there were no images."""
     num_images: int
@@ -86,6 +85,13 @@ class Drift:
     """With images in the night, and in none before."""
     vanished_groups: list[Group]
     """With images in a night before and none in this one, not even failed ones."""
+    dark_groups: list[Group]
+    """With labelled images in a night before and none in this one: all failed, or the group has vanished."""
+
+    @property
+    def is_judged(self) -> bool:
+        """Say whether anything could be judged: a gate over nothing is closed."""
+        return self.num_judged > 0
 
     @property
     def drift_share(self) -> float:
@@ -114,18 +120,20 @@ def find_drift(counts: Counts, rule: DriftRule, night: str | None = None) -> Dri
     trends = [
         _judge(group, name, rates[:, g, c], int(num_images[-1, g]), int(num_failed[-1, g]), int(num_before[g]), rule)
         for g, group in enumerate(groups)
-        for c, name in enumerate([ALL, *counts.categories.values()])
+        for c, name in enumerate([None, *counts.categories.values()])
     ]
     is_there = num_images + num_failed > 0
     was_there = is_there[:-1].any(axis=0)
+    is_dark = (num_before > 0) & (num_images[-1] == 0)
     return Drift(
         chosen,
         before,
-        sorted((one for one in trends if one.category == ALL), key=_by_size),
+        sorted((one for one in trends if one.category is None), key=_by_size),
         sorted((one for one in trends if one.is_drift), key=lambda one: -abs(one.z or 0)),
         sum(one.is_judged for one in trends),
         [group for group, is_new in zip(groups, ~was_there & is_there[-1] & bool(before), strict=True) if is_new],
         [group for group, is_gone in zip(groups, was_there & ~is_there[-1], strict=True) if is_gone],
+        [group for group, is_one in zip(groups, is_dark, strict=True) if is_one],
     )
 
 
@@ -149,7 +157,7 @@ def _by_night(
 
 def _judge(
     group: Group,
-    category: str,
+    category: str | None,
     rates: NDArray[np.float64],
     num_images: int,
     num_failed: int,

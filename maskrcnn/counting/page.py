@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
@@ -22,7 +22,7 @@ from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
 from maskrcnn.labelling.groups import parse_grouping
 from maskrcnn.printable import printable
-from maskrcnn.report.photos import load_photo, relocate
+from maskrcnn.report.photos import load_photo, locate
 from maskrcnn.report.site import Site
 
 PAGE, PARQUET, JSON = "counts.html", "counts.parquet", "counts.json"
@@ -39,7 +39,10 @@ _PHOTOS_AT_ONCE = 4
 class CountsReport:
     """What was counted and found."""
 
+    predictions_uri: str
     group_names: tuple[str, ...]
+    table: pa.Table
+    """Every count, as `Counts.to_table` gives it."""
     num_images: int
     num_failed: int
     num_instances: int
@@ -50,8 +53,13 @@ class CountsReport:
 
     @property
     def has_drift(self) -> bool:
-        """Say whether somebody should look: a group's counts have changed, or it is gone."""
-        return bool(self.drift.drifting or self.drift.vanished_groups)
+        """Say whether somebody should look: a group's counts have changed, or it is gone or dark."""
+        return bool(self.drift.drifting or self.drift.vanished_groups or self.drift.dark_groups)
+
+    @property
+    def failed_groups(self) -> list[Group]:
+        """Give the dark groups that have not vanished: all their images failed."""
+        return [group for group in self.drift.dark_groups if group not in self.drift.vanished_groups]
 
     def label(self, group: Group) -> str:
         """Name a group for people."""
@@ -59,31 +67,27 @@ class CountsReport:
         return " · ".join(words) if group else "all images"
 
 
-def write_counts(
-    site: Site,
+def count_nights(
     predictions_uri: str,
     by: Sequence[str],
     *,
     night: str | None = None,
-    images_uri: str | None = None,
     rule: DriftRule | None = None,
     on_progress: Callable[[int, int], None] = lambda num_done, num_images: None,
 ) -> CountsReport:
-    """Count a labelled folder by groups and nights, and write what was found into a site.
+    """Count a labelled folder by groups and nights, and judge a night.
 
     Args:
-        site: where to; its navigation names `PAGE`.
         predictions_uri: the OUTPUT of a labelling job.
         by: columns of its table, and regular expressions over the URI with named groups; one named date tells nights
             apart, in place of the table's folders.
         night: which date is judged by those before it; None: the newest.
-        images_uri: where the images lie now; None: where they lay.
         rule: what counts as drift.
         on_progress: told the images read so far, and all there are.
 
     Raises:
         InputError: no table, no images, groups that cannot be, or a night that is not there.
-        StorageError: what cannot be read or written.
+        StorageError: what cannot be read.
     """
     rows = CurrentRows(predictions_uri)
     if not len(rows):
@@ -96,22 +100,37 @@ def write_counts(
         raise InputError("--night", rule_of_night, predictions_uri)
     drift = find_drift(counts, rule or DriftRule(), night)
     shelves = find_empty_shelves(counts, drift.night, drift.nights_before)
-    listed, first_and_last_uri = _read_uris(rows, shelves[:MOST_SHELVES_LISTED])
-    report = CountsReport(
+    return CountsReport(
+        predictions_uri,
         counts.group_names,
+        counts.to_table(),
         int(counts.num_images.sum()),
         int(counts.num_failed.sum()),
         int(counts.sums[..., 0].sum()),
         drift,
         len(shelves),
-        listed,
+        _read_uris(rows, shelves[:MOST_SHELVES_LISTED]),
     )
+
+
+def write_counts(site: Site, report: CountsReport, images_uri: str | None = None) -> None:
+    """Write what was counted into a site.
+
+    Args:
+        site: where to; its navigation names `PAGE`.
+        report: what was counted.
+        images_uri: the folder below which the images are found by the end of their names; None: they lie where they
+            lay.
+
+    Raises:
+        StorageError: what cannot be read or written.
+    """
     site.write_assets("tables.css")
-    site.write(PARQUET, _to_parquet(counts.to_table()))
+    site.write(PARQUET, _to_parquet(report.table))
     site.write(JSON, json.dumps(to_json(report), indent=2, allow_nan=False).encode())
-    shown = listed[:MOST_PICTURES]
-    photo_uris = relocate([uri for _, uri in shown], *first_and_last_uri, images_uri)
-    table_uri = storage.normalise(predictions_uri if images_uri is None else images_uri)
+    drift, shown = report.drift, report.empty_shelves[:MOST_PICTURES]
+    photo_uris = locate([uri for _, uri in shown], images_uri)
+    table_uri = storage.normalise(report.predictions_uri if images_uri is None else images_uri)
     pictures = list(_write_pictures(site, shown, photo_uris, table_uri))
     site.write_page(
         PAGE,
@@ -123,7 +142,6 @@ def write_counts(
         drifting=[(trend, to_spark(trend)) for trend in drift.drifting[:MOST_GROUPS_SHOWN]],
         pictures=pictures,
     )
-    return report
 
 
 def to_json(report: CountsReport) -> dict[str, Any]:
@@ -146,12 +164,14 @@ def to_json(report: CountsReport) -> dict[str, Any]:
             "num_drifting": len(drift.drifting),
             "num_judged": drift.num_judged,
             "num_vanished_groups": len(drift.vanished_groups),
+            "num_dark_groups": len(drift.dark_groups),
             "num_empty_shelves": report.num_empty_shelves,
         },
         "images": {"labelled": report.num_images, "failed": report.num_failed, "instances": report.num_instances},
         "drifting": [trend(one) for one in drift.drifting],
         "new_groups": [named(group) for group in drift.new_groups],
         "vanished_groups": [named(group) for group in drift.vanished_groups],
+        "dark_groups": [named(group) for group in drift.dark_groups],
         "empty_shelves": [
             {"image_uri": uri, "group": named(one.group), "count": one.count, "usual": one.usual}
             for one, uri in report.empty_shelves
@@ -170,12 +190,17 @@ def describe_counts(report: CountsReport, most_lines: int = 20) -> str:
         f"night {drift.night} against {len(drift.nights_before)} before: {len(drift.drifting)} of {drift.num_judged} "
         f"groups and categories drift; {report.num_empty_shelves} images are perhaps empty shelves"
     )
+    if not drift.is_judged:
+        lines.append(f"nothing could be judged: too few nights before {drift.night}, or too few labelled images")
     lines += [
-        f"drift: {printable(report.label(one.group))}, {printable(one.category)}: "
+        f"drift: {printable(report.label(one.group))}, {printable(one.category or 'all categories')}: "
         f"{one.rate:.1f} an image, usually {one.usual:.1f}"
         for one in drift.drifting[:most_lines]
     ]
     lines += [f"vanished: {printable(report.label(group))}" for group in drift.vanished_groups[:most_lines]]
+    lines += [
+        f"dark, every image failed: {printable(report.label(group))}" for group in report.failed_groups[:most_lines]
+    ]
     lines += [f"new: {printable(report.label(group))}" for group in drift.new_groups[:most_lines]]
     lines += [
         f"empty? {printable(uri)}: {one.count}, usually {one.usual:g}" for one, uri in report.empty_shelves[:most_lines]
@@ -206,29 +231,24 @@ def _check_groups(counts: Counts, by: Sequence[str], place: str) -> None:
             raise InputError("--by", f"must find {name} in an image's URI or row, and finds it in none", place, str(by))
 
 
-def _read_uris(
-    rows: CurrentRows, shelves: Sequence[EmptyShelf]
-) -> tuple[list[tuple[EmptyShelf, str]], tuple[str, str]]:
-    """Give shelves their images' URIs; and the first and the last URI of all, in order of their text."""
-    wanted = {one.place for one in shelves}
+def _read_uris(rows: CurrentRows, shelves: Sequence[EmptyShelf]) -> list[tuple[EmptyShelf, str]]:
+    """Give shelves their images' URIs."""
+    is_wanted = np.zeros(len(rows), np.bool_)
+    is_wanted[[one.place for one in shelves]] = True
     found: dict[int, str] = {}
-    ends: list[str] = []
-    for places, batch in rows.batches(("image_uri",), batch_size=8192):
-        uris = batch["image_uri"]
-        bounds = pc.min_max(uris).as_py()
-        ends = [min([*ends, bounds["min"]]), max([*ends, bounds["max"]])]
-        found |= {place: uris[n].as_py() for n, place in enumerate(places.tolist()) if place in wanted}
-    return [(one, found[one.place]) for one in shelves], (ends[0], ends[1])
+    for places, batch in rows.batches(("image_uri",), is_wanted=is_wanted, batch_size=8192):
+        found |= dict(zip(places.tolist(), batch["image_uri"].to_pylist(), strict=True))
+    return [(one, found[one.place]) for one in shelves]
 
 
 def _write_pictures(
     site: Site,
     shelves: Sequence[tuple[EmptyShelf, str]],
-    photo_uris: Sequence[str],
+    photo_uris: Sequence[str | None],
     table_uri: str,
 ) -> Iterator[dict[str, Any]]:
-    def draw(photo_uri: str) -> bytes | None:
-        photo = load_photo(photo_uri, table_uri)
+    def draw(photo_uri: str | None) -> bytes | None:
+        photo = None if photo_uri is None else load_photo(photo_uri, table_uri)
         if photo is None:
             return None
         picture = Image.fromarray(photo)

@@ -37,8 +37,8 @@ def _dates(manifest: pa.Table, date_from: str) -> pa.ChunkedArray:
         column = manifest[date_from]
         if pa.types.is_temporal(column.type):
             return pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%d")
-        return _iso_dates(column.cast(pa.string()))
-    return _iso_dates(_matches(manifest["image_uri"], _parse_pattern(date_from, manifest.column_names)))
+        return iso_dates(column.cast(pa.string()))
+    return iso_dates(_matches(manifest["image_uri"], _parse_pattern(date_from, manifest.column_names)))
 
 
 def _parse_pattern(date_from: str, column_names: list[str]) -> re.Pattern[str]:
@@ -64,7 +64,7 @@ def _matches(uris: pa.ChunkedArray, pattern: re.Pattern[str]) -> pa.ChunkedArray
     return pa.chunked_array(chunks, pa.string())
 
 
-def _iso_dates(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+def iso_dates(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read 2026-11-22 and 20261122; anything else is null."""
     found = pc.extract_regex(texts, r"^(?P<year>\d{4})-?(?P<month>[01]\d)-?(?P<day>[0-3]\d)")
     return pc.binary_join_element_wise(*(pc.struct_field(found, [i]) for i in range(3)), "-")

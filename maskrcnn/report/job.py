@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from maskrcnn import storage
 from maskrcnn.coco.annotations import load_coco
-from maskrcnn.errors import InputError, NotFoundError, OutputError, StorageError
+from maskrcnn.errors import InputError, StorageError
 from maskrcnn.labelling.coco_results import match_images
 from maskrcnn.labelling.current import CurrentRows
 from maskrcnn.printable import printable
@@ -27,7 +27,7 @@ from maskrcnn.report.runs import load_runs
 from maskrcnn.report.sample import choose_images
 from maskrcnn.report.scores import build_scores, load_metrics
 from maskrcnn.report.settings import ReportConfig
-from maskrcnn.report.site import Site, script
+from maskrcnn.report.site import Site, check_folder, script
 from maskrcnn.report.tally import COLUMNS as TALLIED
 from maskrcnn.report.tally import Tally
 
@@ -116,15 +116,7 @@ def _telling(made: Iterable[tuple[str, bytes]], tell: Callable[[], None]) -> Ite
 def _open_site(config: ReportConfig, *, has_scores: bool, has_training: bool) -> Site:
     """Claim the folder, before anything is written into it."""
     uri = storage.normalise(config.output_uri)
-    if storage.is_local(uri) and storage.exists(uri):
-        raise OutputError("--output", "must be a folder, and is a file", uri)
-    try:
-        claim = json.loads(storage.read_bytes(storage.join(uri, MARKER)))
-        is_ours = isinstance(claim, dict) and claim.get("made_by") == "maskrcnn report"
-    except (NotFoundError, ValueError):
-        is_ours = False
-    if not is_ours and any(batch.num_rows for batch in storage.list_batches(uri)):
-        raise OutputError("--output", "must be a new folder or an earlier report's", uri, "name another")
+    check_folder(uri, MARKER, "maskrcnn report")
     pages = [("index.html", "Overview"), ("gallery.html", "Gallery")]
     if has_scores:
         pages.append(("scores.html", "Scores"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from maskrcnn import storage
 from maskrcnn.errors import InputError, StorageError
 from maskrcnn.images import BadImage, decode
+from maskrcnn.report.pictures import find_below
 from maskrcnn.storage.outside import check_image_uri
 
 
@@ -32,17 +32,17 @@ def load_photo(uri: str, table_uri: str) -> NDArray[np.uint8] | None:
     return None if isinstance(photo, BadImage) else photo
 
 
-def relocate(uris: Sequence[str], first_uri: str, last_uri: str, images_uri: str | None) -> list[str]:
+def locate(uris: Sequence[str], images_uri: str | None) -> list[str | None]:
     """Say where images lie now.
 
     Args:
         uris: where they lay when they were labelled.
-        first_uri, last_uri: of all images of the table, in order of their text.
-        images_uri: the folder that now stands for the longest one that all share; None: they lie where they lay.
+        images_uri: the folder below which they are found by the end of their names; None: they lie where they lay.
+
+    Returns:
+        A URI each; None where the folder does not have it.
     """
     if images_uri is None:
         return list(uris)
-    # Between two texts that begin with it, all do.
-    common = posixpath.commonprefix([first_uri, last_uri])
-    root = common[: common.rfind("/") + 1]
-    return [storage.join(storage.normalise(images_uri), uri.removeprefix(root)) for uri in uris]
+    found = find_below(images_uri, uris)
+    return [found.get(uri) for uri in uris]

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 import maskrcnn
 from maskrcnn import storage
+from maskrcnn.errors import NotFoundError, OutputError
 
 WRITES_IN_FLIGHT = 32
 
@@ -69,6 +70,28 @@ class Site:
                     done.result()
             for future in waiting:
                 future.result()
+
+
+def check_folder(uri: str, marker: str, made_by: str) -> None:
+    """Refuse to write a site into a folder that holds something else.
+
+    Args:
+        uri: the folder, normalised.
+        marker: a JSON file in it, of which ``made_by`` says whose the folder is.
+        made_by: who may replace it.
+
+    Raises:
+        OutputError: a file, or a folder with files of somebody else.
+    """
+    if storage.is_local(uri) and storage.exists(uri):
+        raise OutputError("--output", "must be a folder, and is a file", uri)
+    try:
+        claim = json.loads(storage.read_bytes(storage.join(uri, marker)))
+        is_ours = isinstance(claim, dict) and claim.get("made_by") == made_by
+    except (NotFoundError, ValueError):
+        is_ours = False
+    if not is_ours and any(batch.num_rows for batch in storage.list_batches(uri)):
+        raise OutputError("--output", f"must be a new folder, or one that {made_by} wrote", uri, "name another")
 
 
 def script(name: str, value: Any) -> bytes:

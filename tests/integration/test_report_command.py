@@ -152,7 +152,7 @@ def test_what_is_wrong_is_told_in_one_line(run: Run, labelled_folder: Path, tmp_
     assert refusal(predictions=str(tmp_path / "empty")) == nothing
     file = f"--output must be a folder, and is a file, in {tmp_path}/file"
     assert refusal(into=str(tmp_path / "file")).startswith(file)
-    mine = f"--output must be a new folder or an earlier report's, in {tmp_path}/mine; name another"
+    mine = f"--output must be a new folder, or one that maskrcnn report wrote, in {tmp_path}/mine; name another"
     assert refusal(into=str(tmp_path / "mine")).startswith(mine)
     assert refusal("--max-images", "0") == "--max-images must be 1 or more, got 0"
     assert refusal("--price-per-hour", "-1") == "--price-per-hour must be 0 or more, got -1.0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from maskrcnn.coco import rle
 from maskrcnn.coco.packed import SizedSegmentations
+from maskrcnn.comparison.gate import Gate
 from maskrcnn.comparison.job import Comparison, ComparisonConfig, compare_tables
 from maskrcnn.comparison.matching import MIN_IOU, Instances, match
-from maskrcnn.comparison.page import describe_comparison, to_json, write_comparison
-from maskrcnn.errors import InputError
+from maskrcnn.comparison.page import check_output, describe_comparison, to_json, write_comparison
+from maskrcnn.errors import InputError, OutputError
 from maskrcnn.labelling.results import ImageResult
 from tests.labelled_parts import FAILED, HEIGHT, WIDTH, Found, labelled, write_part
 
@@ -150,18 +153,30 @@ def test_groups_come_from_columns_and_from_the_uri_the_least_agreement_first(tmp
     assert "camera=2, store=none" in describe_comparison(found)
 
 
+def test_a_group_that_failed_in_b_closes_the_gate_though_nothing_of_it_is_compared(tmp_path: Path) -> None:
+    full = labelled([(CAN, 0.9, square(0, 0))])
+    a, b = {"north/1.jpg": full, "south/1.jpg": full}, {"north/1.jpg": full, "south/1.jpg": FAILED}
+    gate = Gate(of_groups={"max_lost_share": 0.5})
+    found = compare(tmp_path, a, b, by=(r"/photos/(?P<store>[^/]+)/",), gate=gate)
+    assert [str(one) for one in found.exceeded or []] == ["max_lost_share = 0.5: nothing to judge in group store=south"]
+    assert [(group, one.num_images) for group, one in found.by_group.items()] == [(("south",), 0), (("north",), 1)]
+    with pytest.raises(InputError, match="--gate has limits for groups, and --by is not given; give --by, or drop"):
+        compare_tables(ComparisonConfig("a", "b", gate=gate))
+
+
 def test_another_version_of_an_image_is_not_compared(tmp_path: Path) -> None:
     a = write_part(tmp_path / "a", {"1.jpg": labelled([]), "2.jpg": labelled([])})
     changed = {"etag": ["1", "2"]}
     b = write_part(tmp_path / "b", {"1.jpg": labelled([]), "2.jpg": labelled([])}, columns=changed)
     images = compare_tables(ComparisonConfig(a, b)).images
     assert (images.compared, images.other_etag, images.only_a) == (1, 1, 0)
+    assert images.left_out_share == 0.5
 
 
 def test_another_size_is_not_compared(tmp_path: Path) -> None:
     turned = labelled([(CAN, 0.9, square(0, 0).T)])
     images = compare(tmp_path, {"1.jpg": labelled([(CAN, 0.9, square(0, 0))])}, {"1.jpg": turned}).images
-    assert (images.compared, images.other_size) == (0, 1)
+    assert (images.compared, images.other_size, images.left_out_share) == (0, 1, 1)
 
 
 def test_a_table_without_masks_is_compared_by_boxes(tmp_path: Path) -> None:
@@ -199,6 +214,31 @@ def test_a_broken_mask_is_told_and_never_reaches_pycocotools(tmp_path: Path) -> 
     change_column(a, "masks", lambda rows: [[b"~~~~~~~"] for _ in rows])
     with pytest.raises(InputError, match=r"s3://shop/photos/1.jpg segmentation"):
         compare_tables(ComparisonConfig(a, b))
+
+
+def test_the_output_is_a_new_folder_or_an_earlier_comparison_of_which_nothing_is_left(tmp_path: Path) -> None:
+    found = compare(tmp_path, {"1.jpg": labelled([(CAN, 0.9, square(0, 0))])}, {"1.jpg": labelled([])})
+    page = tmp_path / "page"
+    write_comparison(found, str(page))
+    assert (page / "pictures" / "000-a.jpg").exists()
+    write_comparison(replace(found, worst=[]), str(page))
+    assert not list(page.glob("pictures/*"))
+    assert (page / "index.html").exists()
+    for taken in (found.config.a_uri, str(tmp_path)):
+        with pytest.raises(OutputError, match="--output must be a new folder, or one that maskrcnn compare wrote"):
+            check_output(taken)
+        with pytest.raises(OutputError):
+            write_comparison(found, taken)
+
+
+def test_images_elsewhere_are_found_by_the_end_of_their_names(tmp_path: Path) -> None:
+    results = {"north/1.jpg": labelled([(CAN, 0.9, square(0, 0))]), "gone/1.jpg": labelled([(BOX, 0.9, square(0, 0))])}
+    found = compare(tmp_path, results, dict.fromkeys(results, labelled([])))
+    moved = tmp_path / "moved" / "of-today" / "north"
+    moved.mkdir(parents=True)
+    Image.new("RGB", (WIDTH, HEIGHT)).save(moved / "1.jpg")
+    write_comparison(found, str(tmp_path / "page"), str(moved.parent))
+    assert (tmp_path / "page" / "index.html").read_text().count("cannot be read") == 1
 
 
 def test_tables_without_a_common_image_give_a_page_that_says_so(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn.counting.counts import Counts, count_instances
-from maskrcnn.counting.drift import ALL, Drift, DriftRule, find_drift
-from maskrcnn.counting.page import CountsReport, describe_counts, to_json, to_spark, write_counts
+from maskrcnn.counting.drift import Drift, DriftRule, find_drift
+from maskrcnn.counting.page import CountsReport, count_nights, describe_counts, to_json, to_spark, write_counts
 from maskrcnn.counting.shelves import find_empty_shelves
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
@@ -35,7 +35,9 @@ def drift_of(table: str, *by: str, **rule: Any) -> Drift:
 
 
 def report(tmp_path: Path, table: str, *by: str, **options: Any) -> CountsReport:
-    return write_counts(Site(str(tmp_path / "site"), "Counts", [("counts.html", "Counts")]), table, by, **options)
+    found = count_nights(table, by, **options)
+    write_counts(Site(str(tmp_path / "site"), "Counts", [("counts.html", "Counts")]), found)
+    return found
 
 
 def test_the_long_table_is_what_sql_counts(tmp_path: Path) -> None:
@@ -75,6 +77,14 @@ def test_nights_are_told_by_the_uri_where_there_are_no_folders(tmp_path: Path) -
     assert found.to_table()["date"].to_pylist()[::2] == NIGHTS
 
 
+def test_dates_in_uris_have_one_form_and_other_texts_are_refused(tmp_path: Path) -> None:
+    images = {f"{night}/1.jpg": image({CAN: 1}) for night in ("20261123", "2026-11-22", "other")}
+    table = write_part(tmp_path / "out", images)
+    assert count(table, r"/(?P<date>\d[\d-]+)/").dates == ["2026-11-22", "2026-11-23"]
+    with pytest.raises(InputError, match="--by must find dates as 2026-11-22 or 20261122 in its group date, .* other"):
+        count(table, r"/(?P<date>[^/]+)/[^/]+$")
+
+
 def test_a_column_of_the_manifest_is_a_group(tmp_path: Path) -> None:
     images = {"1.jpg": image({CAN: 3}), "2.jpg": image({}), "3.jpg": image({CAN: 1})}
     table = write_part(tmp_path / "out", images, columns={"camera": pa.array([7, 7, None], pa.int32())})
@@ -98,7 +108,7 @@ def test_a_store_that_halves_drifts_and_one_that_does_not_is_left_alone(tmp_path
 
     drift = drift_of(write_nights(tmp_path / "out", stock, num_images=12), STORE)
     assert (drift.night, drift.nights_before) == (NIGHTS[-1], tuple(NIGHTS[:-1]))
-    assert [(one.group, one.category) for one in drift.drifting] == [(("south",), "can"), (("south",), ALL)]
+    assert [(one.group, one.category) for one in drift.drifting] == [(("south",), "can"), (("south",), None)]
     assert drift.num_judged == 2 * 3
     assert drift.drift_share == pytest.approx(1 / 3)
     can = drift.drifting[0]
@@ -141,6 +151,36 @@ def test_groups_that_come_and_go_are_told(tmp_path: Path) -> None:
     write_part(tmp_path / "out", last, part=99, date=NIGHTS[-1])
     drift = drift_of(table, STORE)
     assert (drift.new_groups, drift.vanished_groups) == ([("new",)], [("gone",)])
+    assert drift.dark_groups == [("gone",)]
+
+
+def test_a_store_of_which_every_image_failed_is_dark_and_drifts(tmp_path: Path) -> None:
+    def stock(night: str, store: str, number: int) -> Stock | None:
+        return None if night == NIGHTS[-1] and store == "south" else {CAN: 5}
+
+    found = report(tmp_path, write_nights(tmp_path / "out", stock), STORE)
+    assert (found.drift.dark_groups, found.drift.vanished_groups, found.drift.drifting) == ([("south",)], [], [])
+    assert found.has_drift
+    assert to_json(found)["alert"]["num_dark_groups"] == 1
+    assert "dark, every image failed: south" in describe_counts(found)
+    assert "<h2>Dark: every image failed</h2>" in (tmp_path / "site" / "counts.html").read_text()
+
+
+def test_a_night_that_failed_as_a_whole_is_not_judged(tmp_path: Path) -> None:
+    table = write_nights(tmp_path / "out", lambda night, *_: None if night == NIGHTS[-1] else {CAN: 5})
+    found = report(tmp_path, table, STORE)
+    assert (found.drift.is_judged, found.has_drift) == (False, True)
+    assert "nothing could be judged" in describe_counts(found)
+    assert "Nothing could be judged" in (tmp_path / "site" / "counts.html").read_text()
+    assert not drift_of(write_nights(tmp_path / "new", lambda *_: {CAN: 5}, nights=NIGHTS[:3]), STORE).is_judged
+
+
+def test_a_category_named_all_is_not_taken_for_the_total(tmp_path: Path) -> None:
+    table = str(tmp_path / "out")
+    for place, night in enumerate(NIGHTS):
+        images = {f"{night}/{number}.jpg": image({CAN: 4}) for number in range(6)}
+        write_part(tmp_path / "out", images, part=place, date=night, categories={CAN: "all"})
+    assert [one.category for one in drift_of(table).totals] == [None]
 
 
 def test_an_earlier_night_is_judged_by_those_before_it(tmp_path: Path) -> None:
@@ -191,6 +231,7 @@ def test_a_site_has_the_page_the_parquet_and_the_numbers_for_an_alert(tmp_path: 
 def test_a_table_without_nights_is_counted_and_not_judged(tmp_path: Path) -> None:
     found = report(tmp_path, write_nights(tmp_path / "out", lambda *_: {CAN: 1}, has_folders=False), STORE)
     assert not found.has_drift
+    assert not found.drift.is_judged
     assert "no nights to compare" in describe_counts(found)
     assert "There are no nights to compare" in (tmp_path / "site" / "counts.html").read_text()
 

@@ -6,20 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.comparison.figures import Figures
+from maskrcnn.comparison.figures import NOTHING, Figures, Group
 from maskrcnn.comparison.gate import Gate, find_exceeded, load_gate, parse_gate
 from maskrcnn.errors import InputError
 from tests.conftest import PROJECT_ROOT
 
 GOOD = Figures(100, 200, 202, 190, mean_iou=0.95, mean_score_a=0.9, mean_score_b=0.9, mean_score_shift=0.0)
-NOTHING = Figures(0, 0, 0, 0, None, None, None, None)
+NO_INSTANCES = Figures(5, 0, 0, 0, None, None, None, None)
 ONLY_B = Figures(5, 0, 9, 0, None, None, 0.9, None)
 
 
-def judge(toml: str, overall: Figures = GOOD, *, errors: float | None = 0.0, **more: dict[str, Figures]) -> list[str]:
-    gate = parse_gate(toml.encode(), "gate.toml")
-    by_category, by_group = more.get("by_category", {}), more.get("by_group", {})
-    return [str(one) for one in find_exceeded(gate, overall, by_category, by_group, new_errors_share=errors)]
+def judge(
+    toml: str,
+    overall: Figures = GOOD,
+    *,
+    errors: float | None = 0.0,
+    left_out: float | None = 0.0,
+    by_category: dict[str, Figures] | None = None,
+    by_group: dict[Group, Figures] | None = None,
+) -> list[str]:
+    exceeded = find_exceeded(
+        parse_gate(toml.encode(), "gate.toml"),
+        overall,
+        by_category or {},
+        by_group or {},
+        group_names=("store",),
+        new_errors_share=errors,
+        left_out_share=left_out,
+    )
+    return [str(one) for one in exceeded]
 
 
 @pytest.mark.parametrize(
@@ -76,16 +91,44 @@ def test_every_category_is_judged_by_its_own_limits_first() -> None:
     ]
     own = "[category.can]\nmax_lost_share = 0.95\n"
     assert judge(toml + own, by_category=found) == ["max_lost_share = 0.5: 0.9 in category box"]
-    assert judge(toml + "min_instances = 21", by_category=found) == []
+    assert judge("min_agreement = 0\n" + toml + "min_instances = 21", by_category=found) == []
 
 
 def test_every_group_is_judged_but_small_and_empty_ones() -> None:
     bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
-    groups = {"store=north": GOOD, "store=south": bad, "store=new": NOTHING}
+    groups: dict[Group, Figures] = {("north",): GOOD, ("south",): bad, ("new",): NO_INSTANCES}
     toml = "[group]\nmax_lost_share = 0.5\n"
     assert judge(toml, by_group=groups) == ["max_lost_share = 0.5: 0.9 in group store=south"]
     assert judge(toml + "min_instances = 20", by_group=groups) == ["max_lost_share = 0.5: 0.9 in group store=south"]
-    assert judge(toml + "min_instances = 21", by_group=groups) == []
+    assert judge("min_agreement = 0\n" + toml + "min_instances = 21", by_group={("south",): bad}) == []
+
+
+def test_a_group_of_which_nothing_was_compared_closes_the_limits_for_groups() -> None:
+    said = judge("[group]\nmin_instances = 50\nmax_lost_share = 0.5", by_group={("north",): GOOD, ("south",): NOTHING})
+    assert said == ["max_lost_share = 0.5: nothing to judge in group store=south"]
+
+
+def test_a_null_and_a_group_named_none_are_judged_each() -> None:
+    bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
+    for groups in ({(None,): bad, ("none",): GOOD}, {("none",): GOOD, (None,): bad}):
+        assert judge("[group]\nmax_lost_share = 0.5", by_group=dict(groups)) == [
+            "max_lost_share = 0.5: 0.9 in group store=none"
+        ]
+
+
+def test_images_left_out_close_any_gate_beyond_one_percent_or_what_it_says() -> None:
+    assert judge("max_lost_share = 0.5", left_out=0.01) == []
+    assert judge("max_lost_share = 0.5", left_out=0.02) == ["max_left_out_share = 0.01: 0.02 in all images"]
+    assert judge("max_left_out_share = 0.1", left_out=0.1) == []
+    assert judge("max_left_out_share = 0", left_out=0.1) == ["max_left_out_share = 0: 0.1 in all images"]
+
+
+def test_a_gate_of_which_no_limit_finds_enough_to_judge_is_closed() -> None:
+    toml = "[every_category]\nmin_instances = 999\nmax_lost_share = 1\n[group]\nmin_instances = 500\nmax_lost_share = 1"
+    said = judge(toml, by_category={"can": GOOD}, by_group={("north",): GOOD})
+    assert said == ["min_instances = 999: nothing to judge in every category and group"]
+    assert judge(toml + "\nmax_count_change = 1", by_category={"can": GOOD}) == said
+    assert judge("min_agreement = 0\n" + toml, by_category={"can": GOOD}) == []
 
 
 @pytest.mark.parametrize(
@@ -123,7 +166,11 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_the_example_is_a_gate() -> None:
-    gate = load_gate(str(PROJECT_ROOT / "deploy" / "gate.toml"))
+    example = PROJECT_ROOT / "deploy" / "gate.toml"
+    gate = load_gate(str(example))
     assert gate != Gate()
     assert set(gate.by_category) == {"can"}
-    assert gate.of_groups["min_instances"] > 0
+    assert not gate.of_groups
+    before, groups = example.read_text().split("# [group]\n")
+    with_groups = before + "[group]\n" + "\n".join(line.removeprefix("# ") for line in groups.splitlines())
+    assert parse_gate(with_groups.encode(), "gate.toml").of_groups["min_instances"] > 0
