@@ -6,6 +6,8 @@ All that a command or one of its workers prints, logs or dies of goes through he
 from __future__ import annotations
 
 import atexit
+import codecs
+import io
 import json
 import logging
 import re
@@ -29,6 +31,9 @@ _FROM_A_WORKER = re.compile(r"\((?P<worker>.*?pid=\d+[^()]*)\) (?P<line>.*)")
 """How Ray shows on the driver what a worker of the cluster has printed."""
 _MARKS_OF_RAY = (":actor_name:", ":job_id:", ":task_name:")
 """By which Ray tells in a worker's output whose it is: they stay as they are."""
+
+_PLAINLY = "maskrcnn.plainly"
+_PLAIN_SIGNS = str.maketrans({"━": "=", "─": "-", "–": "-", "…": "...", "×": "x"})
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ def new_run_id(started_at: datetime) -> str:
 def set_up_logs(style: LogStyle) -> None:
     """Make this process tell everything in this style and without secrets; for processes that are ours alone."""
     global _style
+    for stream in (sys.stdout, sys.stderr):
+        _say_what_it_can(_bare(stream))
     redact_output()
     _style = style
     if style.format == "text":
@@ -131,7 +138,7 @@ class JsonLines(RedactingStream):
         if from_worker := _FROM_A_WORKER.fullmatch(line):
             told = _parse(from_worker["line"])
             if told is not None:
-                return json.dumps({**told, "worker": from_worker["worker"]}, ensure_ascii=False)
+                return json.dumps({**told, "worker": from_worker["worker"]})
         level = "WARNING" if line.startswith("warning: ") else self._level
         return to_line(datetime.now(UTC).timestamp(), level, NAME, redact(line.rstrip()), self._run_id)
 
@@ -149,7 +156,7 @@ def to_line(unix_time: float, level: str, logger: str, message: str, run_id: str
     """
     time = datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="milliseconds")
     fields = {"time": time, "level": level, "logger": logger, "message": message, "run_id": run_id, **more}
-    return json.dumps(fields, ensure_ascii=False)
+    return json.dumps(fields)
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -159,6 +166,20 @@ def _parse(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return told if isinstance(told, dict) and "run_id" in told else None
+
+
+def _say_what_it_can(stream: TextIO) -> None:
+    """Let a terminal that lacks a character show another, where it would end the command."""
+    if isinstance(stream, io.TextIOWrapper):
+        codecs.register_error(_PLAINLY, _to_plain)
+        stream.reconfigure(errors=_PLAINLY)
+
+
+def _to_plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    missing = error.object[error.start : error.end]
+    return missing.translate(_PLAIN_SIGNS).encode("ascii", "backslashreplace").decode(), error.end
 
 
 def _bare(stream: TextIO) -> TextIO:

@@ -57,7 +57,7 @@ def run_command(
 
     Exit codes: 0 done; 1 ran, and something is not as it should be; 2 the input is wrong, told in one line.
     """
-    set_up_logs(LogStyle(_given_format(sys.argv[1:]), new_run_id(datetime.now(UTC))))
+    set_up_logs(LogStyle(given_format(sys.argv[1:]), new_run_id(datetime.now(UTC))))
     warnings.showwarning = _show_warning
     try:
         arguments = _parse(arguments_class, name, default, groups)
@@ -121,10 +121,11 @@ def _fields(arguments_class: type[Any], arguments: Any) -> dict[str, Any]:
     return {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments_class)}
 
 
-def _given_format(words: list[str]) -> LogFormat:
+def given_format(words: list[str]) -> LogFormat:
     """Look for the format before anything is parsed: what is wrong with the words is told in it too."""
+    given = [word.replace("_", "-") for word in words]  # the library takes both
     option = flag(LOG_FORMAT)
-    return "json" if (option, "json") in pairwise(words) or f"{option}=json" in words else "text"
+    return "json" if (option, "json") in pairwise(given) or f"{option}=json" in given else "text"
 
 
 def _show_help(parse: Callable[[], object], groups: Mapping[str, str]) -> NoReturn:

@@ -38,6 +38,8 @@ class ReportArguments:
     """In the gallery: where there are more, annotated ones come first, then failures, up to a tenth, then any."""
     seed: int = 0
     """Of that choice."""
+    max_pixels: int = 100_000_000
+    """Larger photos are not shown."""
     price_per_hour: float | None = None
     """Of the whole cluster, for the cost of the runs; default: what each run was told."""
     by: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -59,6 +61,7 @@ class ReportArguments:
             training_uri=self.training,
             max_images=self.max_images,
             seed=self.seed,
+            max_pixels=self.max_pixels,
             price_per_hour=self.price_per_hour,
             more_pages=((counting.PAGE, "Counts"),) if self.by else (),
         )

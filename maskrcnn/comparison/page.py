@@ -44,6 +44,7 @@ def write_comparison(comparison: Comparison, output_uri: str, images_uri: str | 
     """
     check_output(output_uri)
     site = Site(output_uri, "Comparison", [])
+    site.remember_earlier()
     site.write(JSON, json.dumps(to_json(comparison), indent=2, allow_nan=False).encode())
     site.write_assets("tables.css")
     pictures = _write_pictures(site, comparison, images_uri)
@@ -59,7 +60,7 @@ def write_comparison(comparison: Comparison, output_uri: str, images_uri: str | 
         num_groups=len(comparison.by_group),
         pictures=pictures,
     )
-    site.remove_others(("pictures/",))
+    site.remove_earlier()
 
 
 def _write_pictures(site: Site, comparison: Comparison, images_uri: str | None) -> list[dict[str, Any]]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +23,29 @@ from maskrcnn.model.decode import DecodedImage, to_decoded
 
 PICTURE_PX = 1024
 """The longer side of what a notebook shows."""
+MOST_KEPT = 8
+"""Images of one call that its results keep: as many as a person looks at, and few beside a network."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """An image as it was given, and what its detections are called."""
+    """An image as it was given, and what its detections are called; pickled without the image."""
 
-    image: bytes | weakref.ref[Tensor]
+    image: bytes | Tensor | None
+    """The caller's own object, no copy; None where it was one of many."""
     category_names: Mapping[int, str]
     preprocess: PreprocessConfig
 
     def load_pixels(self) -> NDArray[np.uint8] | None:
-        """Give (H, W, 3) uint8 RGB, or None where the tensor is gone."""
-        image = self.image if isinstance(self.image, bytes) else self.image()
-        if image is None:
+        """Give (H, W, 3) uint8 RGB, or None without an image."""
+        if self.image is None:
             return None
-        pixels: NDArray[np.uint8] = to_decoded(image, "image", self.preprocess).pixels.cpu().permute(1, 2, 0).numpy()
+        decoded = to_decoded(self.image, "image", self.preprocess)
+        pixels: NDArray[np.uint8] = decoded.pixels.cpu().permute(1, 2, 0).numpy()
         return pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"image": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +69,8 @@ class Detections:
     rles: list[Rle] = field(default_factory=list)
     """N masks of size [H, W]; none where masks were not asked for."""
     shown: Shown | None = field(default=None, repr=False)
-    """What a notebook shows it on; None for what a job labels."""
+    """What a notebook shows it on; None for what a job labels. It holds the image, where a call had few of them:
+    `dataclasses.replace(found, shown=None)` lets go of it."""
 
     def __post_init__(self) -> None:
         num = len(self.scores)
@@ -76,25 +83,18 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def shown_with(
-        self, image: Tensor | bytes | DecodedImage, categories: Sequence[Category], preprocess: PreprocessConfig
-    ) -> Detections:
-        """Remember what to show in a notebook: a file's bytes, or a tensor for as long as somebody else holds it."""
-        if isinstance(image, DecodedImage):
-            return self
-        names = {category.id: category.name for category in categories}
-        kept = image if isinstance(image, bytes) else weakref.ref(image)
-        return replace(self, shown=Shown(kept, names, preprocess))
-
     def __repr__(self) -> str:
         height, width = self.size
         counts = self._name_counts()
         return f"Detections({len(self)} in {width} x {height} px{': ' + counts if counts else ''})"
 
     def _repr_html_(self) -> str:
-        """Show the image with its detections, in a notebook."""
-        picture = self._picture()
+        """Show the image with its detections, in a notebook; in words alone where it cannot be drawn."""
         text = f"<div>{html.escape(repr(self))}</div>"
+        try:
+            picture = self._picture()
+        except Exception:  # whatever became of the caller's tensor, a notebook goes on
+            picture = None
         if picture is None:
             return text
         sink = io.BytesIO()
@@ -117,3 +117,27 @@ class Detections:
         categories = [self._name(category) for category in self.category_ids.tolist()]
         marks = [Mark(*each) for each in zip(self.rles, categories, self.scores.tolist(), strict=True)]
         return draw_marks(pixels, marks[::-1], color_categories(categories), PICTURE_PX)
+
+
+def show_on(
+    images: Sequence[Tensor | bytes | DecodedImage],
+    found: Sequence[Detections],
+    categories: Sequence[Category],
+    preprocess: PreprocessConfig,
+) -> list[Detections]:
+    """Remember what a notebook shows the results of one call on.
+
+    Args:
+        images: of the call; of more than `MOST_KEPT`, none is kept.
+        found: one result an image.
+        categories: whose names are told.
+        preprocess: how a file is decoded.
+    """
+    names = {category.id: category.name for category in categories}
+    is_kept = len(images) <= MOST_KEPT
+    return [
+        each
+        if isinstance(image, DecodedImage)
+        else replace(each, shown=Shown(image if is_kept else None, names, preprocess))
+        for image, each in zip(images, found, strict=True)
+    ]

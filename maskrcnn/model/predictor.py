@@ -24,7 +24,7 @@ from maskrcnn.config import Device, Precision, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import ClusterError, InputError
 from maskrcnn.model.bundle import Category, load_bundle, load_network
 from maskrcnn.model.decode import DecodedImage, to_decoded
-from maskrcnn.model.detections import Detections
+from maskrcnn.model.detections import Detections, show_on
 from maskrcnn.model.device_sharing import Inside, Streams
 from maskrcnn.model.inference import BatchBoxes, InferenceNetwork
 from maskrcnn.model.inputs import build_input
@@ -180,7 +180,8 @@ class Predictor:
             with_masks: without, the mask head does not run.
 
         Returns:
-            One result an image, in order.
+            One result an image, in order. Those of at most 8 images keep them, for a notebook to draw on; to let go:
+            `dataclasses.replace(found, shown=None)`.
 
         Raises:
             InputError: an image that is no image.
@@ -197,7 +198,7 @@ class Predictor:
                     chosen = indices[begin : begin + self._max_images_per_forward]
                     batch = [decoded[index] for index in chosen]
                     found |= zip(chosen, self._detect_in_memory(batch, shape, with_masks), strict=True)
-        return [found[index].shown_with(image, self.categories, self.preprocess) for index, image in enumerate(images)]
+        return show_on(images, [found[index] for index in range(len(images))], self.categories, self.preprocess)
 
     def _detect_in_memory(
         self, images: list[DecodedImage], shape: tuple[int, int], with_masks: bool

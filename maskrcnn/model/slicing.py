@@ -18,7 +18,7 @@ from maskrcnn.coco.merging import Candidates, best_first, find_overlapping, grou
 from maskrcnn.coco.moving import move_rles
 from maskrcnn.config import SliceConfig
 from maskrcnn.model.decode import DecodedImage, to_decoded
-from maskrcnn.model.detections import Detections
+from maskrcnn.model.detections import Detections, show_on
 from maskrcnn.model.predictor import AnyPredictor
 from maskrcnn.model.shapes import decode_scale_for
 
@@ -113,8 +113,7 @@ class SlicedPredictor:
             self._put_together(image.size, each, [next(answers) for _ in each])
             for image, each in zip(decoded, windows, strict=True)
         ]
-        pairs = zip(whole, images, strict=True)
-        return [each.shown_with(image, self.categories, self.preprocess) for each, image in pairs]
+        return show_on(images, whole, self.categories, self.preprocess)
 
     def _windows(self, height: int, width: int) -> list[Window]:
         """Give what is looked at: the whole image, then its tiles if it has more than one."""

@@ -16,10 +16,11 @@ from maskrcnn.coco import rle
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.runs import Counts
 from maskrcnn.labelling.current import check_masks
+from maskrcnn.labelling.stages import ByteBudget
 from maskrcnn.report.index import GalleryIndex, ShownImage
 from maskrcnn.report.outcomes import Found, Outcomes, judge
 from maskrcnn.report.outlines import trace_rings
-from maskrcnn.report.pictures import LARGE_PX, Pictures, read_pictures
+from maskrcnn.report.pictures import DECODED_BYTES_IN_FLIGHT, LARGE_PX, Pictures, read_pictures
 from maskrcnn.report.site import script
 
 COLUMNS = (
@@ -58,39 +59,54 @@ class Row:
     """Of the masks of what was found; none where the job kept none."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where photos are read, and which."""
+
+    table_uri: str
+    """For messages."""
+    files: dict[str, str] | None
+    """Where to read the images by URI; None: where the table says."""
+    max_pixels: int
+    """Larger ones are not shown."""
+
+
 def gallery_files(
     batches: Iterable[tuple[np.ndarray[Any, np.dtype[np.int64]], pa.Table]],
     index: GalleryIndex,
-    *,
-    table_uri: str,
+    source: Source,
     truth: Truth | None,
-    files: dict[str, str] | None,
 ) -> Iterator[tuple[str, bytes]]:
     """Make the files of every image, a few images ahead of whoever takes them.
 
     Args:
         batches: rows of the table, with their places among all.
         index: where each image is added.
-        table_uri: for messages.
+        source: of the photos.
         truth: None for none.
-        files: where to read the images by URI; None: where the table says.
     """
+    decoded = ByteBudget(DECODED_BYTES_IN_FLIGHT)
     with ThreadPoolExecutor(READS_IN_FLIGHT, thread_name_prefix="pictures") as threads:
         waiting: deque[tuple[Row, Future[Pictures | str]]] = deque()
         for places, rows in batches:
-            check_masks(rows, table_uri)
+            check_masks(rows, source.table_uri)
             for place, values in zip(places.tolist(), rows.to_pylist(), strict=True):
-                row = _read_row(place, values, table_uri)
-                waiting.append((row, threads.submit(_read, row, files, table_uri)))
+                row = _read_row(place, values, source.table_uri)
+                waiting.append((row, threads.submit(_read, row, source, decoded)))
                 if len(waiting) >= MOST_WAITING:
                     yield from _image_files(*waiting.popleft(), index, truth)
         while waiting:
             yield from _image_files(*waiting.popleft(), index, truth)
 
 
-def file_stem(number: int) -> str:
+def file_stem(folder: str, number: int) -> str:
     """Name the files of an image, not too many in a folder."""
-    return f"gallery/{number // 1000:03d}/{number:06d}"
+    return f"gallery/{folder}-{number // 1000:03d}/{number:06d}"
+
+
+def file_names(folder: str, num_images: int) -> list[str]:
+    """Name every file that a gallery may write, without its index."""
+    return [f"{file_stem(folder, n)}{end}" for n in range(num_images) for end in (".js", ".jpg", "-small.jpg")]
 
 
 def _read_row(place: int, values: dict[str, Any], table_uri: str) -> Row:
@@ -115,15 +131,16 @@ def _read_row(place: int, values: dict[str, Any], table_uri: str) -> Row:
     return Row(place, ShownImage(uri, size, None, category_ids, scores), found, [runs for _, runs in checked])
 
 
-def _read(row: Row, files: dict[str, str] | None, table_uri: str) -> Pictures | str:
+def _read(row: Row, source: Source, decoded: ByteBudget) -> Pictures | str:
     if row.shown.size is None:
         return ""
-    if files is None:
-        return read_pictures(row.shown.uri, row.shown.size, table_uri)
-    if row.shown.uri not in files:
+    if source.files is None:
+        uri, table_uri = row.shown.uri, source.table_uri
+    elif row.shown.uri in source.files:
+        uri = table_uri = source.files[row.shown.uri]
+    else:
         return "not_found: no file below --images has the end of this name"
-    uri = files[row.shown.uri]
-    return read_pictures(uri, row.shown.size, uri)
+    return read_pictures(uri, row.shown.size, table_uri, max_pixels=source.max_pixels, decoded=decoded)
 
 
 def _image_files(
@@ -140,10 +157,11 @@ def _image_files(
         truth_categories = truth.dataset.category_ids[outcomes.truths]
     reason = pictures if isinstance(pictures, str) else None
     index.add(ShownImage(shown.uri, shown.size, reason, shown.category_ids, shown.scores, outcomes, truth_categories))
-    yield f"{file_stem(number)}.js", script(f"image-{number}", _outlines(row.found, row.runs, outcomes, truth))
+    stem = file_stem(index.folder, number)
+    yield f"{stem}.js", script(f"image-{number}", _outlines(row.found, row.runs, outcomes, truth))
     if isinstance(pictures, Pictures):
-        yield f"{file_stem(number)}.jpg", pictures.large
-        yield f"{file_stem(number)}-small.jpg", pictures.thumbnail
+        yield f"{stem}.jpg", pictures.large
+        yield f"{stem}-small.jpg", pictures.thumbnail
 
 
 def _outlines(found: Found, runs: Sequence[Counts], outcomes: Outcomes | None, truth: Truth | None) -> dict[str, Any]:

@@ -46,9 +46,14 @@ class ShownImage:
 
 
 class GalleryIndex:
-    """Collects the images of a gallery, in order."""
+    """Collects the images of a gallery, in order.
 
-    def __init__(self) -> None:
+    Args:
+        folder: how the folders of their files begin, below ``gallery/``; no two reports' are the same.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
         self._uris: list[str] = []
         self._reasons: dict[int, str] = {}
         self._columns: dict[str, list[NDArray[Any]]] = {}
@@ -76,7 +81,6 @@ class GalleryIndex:
             "counts": np.array([len(scores)]),
             "scores": scores,
             "category_ids": image.category_ids,
-            "judged": np.array([outcomes is not None]),
             "outcomes": np.zeros(len(scores), np.uint8) if outcomes is None else outcomes.kinds,
             "truth_counts": np.array([len(image.truth_category_ids)]),
             "truth_category_ids": image.truth_category_ids,
@@ -102,6 +106,7 @@ class GalleryIndex:
             return pack_numbers(np.searchsorted(np.array(categories, np.int64), ids), "<u2")
 
         value = {
+            "folder": self.folder,
             "prefix": prefix,
             "names": [uri[len(prefix) :] for uri in self._uris],
             "reasons": self._reasons,
@@ -115,7 +120,6 @@ class GalleryIndex:
         }
         if self._is_judged:
             value |= {
-                "judged": pack("judged", "u1"),
                 "outcomes": pack("outcomes", "u1"),
                 "truth_counts": pack("truth_counts", "<u4"),
                 "truth_labels": pack_labels("truth_category_ids"),

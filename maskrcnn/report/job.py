@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from maskrcnn.coco.annotations import load_coco
 from maskrcnn.errors import InputError, StorageError
 from maskrcnn.labelling.coco_results import match_images
 from maskrcnn.labelling.current import CurrentRows
+from maskrcnn.log_lines import new_run_id
 from maskrcnn.printable import printable
 from maskrcnn.report.charts import Chart
 from maskrcnn.report.curves import build_curves, load_training
-from maskrcnn.report.gallery import COLUMNS, Truth, gallery_files
+from maskrcnn.report.gallery import COLUMNS, Source, Truth, file_names, gallery_files
 from maskrcnn.report.index import GalleryIndex
 from maskrcnn.report.overview import build_cards, build_charts, by_frequency
 from maskrcnn.report.pictures import find_below
@@ -76,21 +78,19 @@ def write_report(
 
     site = _open_site(config, has_scores=metrics is not None, has_training=training is not None)
     write_more(site)
+    site.record()
     tally, is_chosen = _survey(rows, truth, config)
     names |= {category_id: one.name for category_id, one in tally.categories.items()}
     names = {category_id: printable(name) for category_id, name in names.items()}
 
-    index = GalleryIndex()
+    index = GalleryIndex(new_run_id(datetime.now(UTC)))
     num_shown = int(is_chosen.sum())
+    site.record(*file_names(index.folder, num_shown))
     files = None if config.images_uri is None else _find_images(rows, is_chosen, config.images_uri)
     table_uri = storage.normalise(config.predictions_uri)
     batches = rows.batches(COLUMNS, is_wanted=is_chosen)
-    made = gallery_files(batches, index, table_uri=table_uri, truth=truth, files=files)
+    made = gallery_files(batches, index, Source(table_uri, files, config.max_pixels), truth)
     site.write_many(_telling(made, lambda: on_progress(len(index), num_shown)))
-    site.write("gallery/index.js", script("index", index.to_value(names)))
-    site.write_page(
-        "gallery.html", "gallery.html", num_shown=num_shown, num_images=len(rows), has_truth=truth is not None
-    )
 
     if metrics is not None:
         by_text = {str(category_id): name for category_id, name in names.items()}
@@ -102,7 +102,12 @@ def write_report(
         _write_plots(site, charts)
         site.write_page("training.html", "training.html", charts=charts, num_steps=training[-1]["step"])
     _write_overview(site, tally, config, num_shown)
-    site.remove_others(("gallery/", "plots/"))
+    site.write_page(
+        "gallery.html", "gallery.html", num_shown=num_shown, num_images=len(rows), has_truth=truth is not None
+    )
+    # Until here a reader sees the whole earlier gallery, from here on the whole new one.
+    site.write("gallery/index.js", script("index", index.to_value(names)))
+    site.remove_earlier()
     site.write(MARKER, json.dumps(_summary(config, tally, num_shown), indent=2).encode())
     return Report(storage.join(site.uri, "index.html"), tally.num_images, num_shown, index.num_without_picture)
 
@@ -124,6 +129,7 @@ def _open_site(config: ReportConfig, *, has_scores: bool, has_training: bool) ->
         pages.append(("training.html", "Training"))
     pages += config.more_pages
     site = Site(uri, f"Report of {config.predictions_uri.rstrip('/')}", pages)
+    site.remember_earlier()
     site.write(MARKER, json.dumps({"made_by": "maskrcnn report"}).encode())
     site.write_assets(*SCRIPTS)
     return site

@@ -12,12 +12,15 @@ from maskrcnn import storage
 from maskrcnn.config import DECODE_SCALES
 from maskrcnn.errors import InputError, OutageError, StorageError
 from maskrcnn.images import DEFAULT_MAX_PIXELS, BadImage, decode, read_header
+from maskrcnn.labelling.stages import ByteBudget
 from maskrcnn.redaction import redact
 from maskrcnn.storage.outside import check_image_uri
 
 LARGE_PX = 1280
 THUMBNAIL_PX = 240
 """As wide as a tile; browsers keep up to a thousand decoded pictures, and these would be 300 MB at 320 px."""
+DECODED_BYTES_IN_FLIGHT = 3 * DEFAULT_MAX_PIXELS
+"""Of all photos that are being made small at once, three bytes a pixel."""
 _QUALITY = 80
 
 
@@ -31,13 +34,17 @@ class Pictures:
     """At most THUMBNAIL_PX a side."""
 
 
-def read_pictures(uri: str, size: tuple[int, int], table_uri: str) -> Pictures | str:
+def read_pictures(
+    uri: str, size: tuple[int, int], table_uri: str, *, max_pixels: int, decoded: ByteBudget
+) -> Pictures | str:
     """Read a photo and make it small.
 
     Args:
         uri: of the photo, as a table has it.
         size: (height, width) that was labelled, px.
         table_uri: of the table, normalised, which must not lead to just anything.
+        max_pixels: of a photo.
+        decoded: bounds what is decoded at once, here and elsewhere.
 
     Returns:
         The pictures, or why there are none, in one line.
@@ -54,19 +61,19 @@ def read_pictures(uri: str, size: tuple[int, int], table_uri: str) -> Pictures |
         return redact(f"{error.kind}: {error.reason}")
     except InputError as error:
         return redact(str(error))
-    made = make_pictures(body, size)
+    made = make_pictures(body, size, max_pixels, decoded)
     return made if isinstance(made, Pictures) else f"{made.kind}: {made.reason}"
 
 
-def make_pictures(body: bytes, size: tuple[int, int]) -> Pictures | BadImage:
+def make_pictures(body: bytes, size: tuple[int, int], max_pixels: int, decoded: ByteBudget) -> Pictures | BadImage:
     """Make two small JPEGs of a photo, upright or as stored, whichever was labelled.
 
     Args:
         body: the whole file.
         size: (height, width) that was labelled, px.
+        max_pixels: whatever a table says of the size.
+        decoded: bounds what is decoded at once.
     """
-    # The cap was the labelling job's to set, and the photo has passed it.
-    max_pixels = max(DEFAULT_MAX_PIXELS, size[0] * size[1])
     header = read_header(body, max_pixels=max_pixels)
     if isinstance(header, BadImage):
         return header
@@ -75,11 +82,16 @@ def make_pictures(body: bytes, size: tuple[int, int]) -> Pictures | BadImage:
         labelled = f"{size[1]} x {size[0]} px when it was labelled"
         return BadImage("integrity", f"is {header.width} x {header.height} px, and was {labelled}")
     scale = max(each for each in DECODE_SCALES if each == 1 or max(size) / each >= LARGE_PX)
-    pixels = decode(body, apply_exif=apply_exif, max_pixels=max_pixels, scale=scale)
-    if isinstance(pixels, BadImage):
-        return pixels
-    large = _within(Image.fromarray(pixels), LARGE_PX)
-    return Pictures(_to_jpeg(large), _to_jpeg(_within(large, THUMBNAIL_PX)))
+    num_bytes = 3 * header.width * header.height
+    decoded.acquire(num_bytes)
+    try:
+        pixels = decode(body, apply_exif=apply_exif, max_pixels=max_pixels, scale=scale)
+        if isinstance(pixels, BadImage):
+            return pixels
+        large = _within(Image.fromarray(pixels), LARGE_PX)
+        return Pictures(_to_jpeg(large), _to_jpeg(_within(large, THUMBNAIL_PX)))
+    finally:
+        decoded.release(num_bytes)
 
 
 def find_below(root_uri: str, uris: Collection[str]) -> dict[str, str]:

@@ -25,6 +25,8 @@ class ReportConfig:
     """In the gallery."""
     seed: int = 0
     """Of the choice of images, where there are more."""
+    max_pixels: int = 100_000_000
+    """Of a photo that is shown."""
     price_per_hour: float | None = None
     """Of the whole cluster."""
     more_pages: tuple[tuple[str, str], ...] = ()
@@ -32,6 +34,7 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         check(self.max_images >= 1, "max_images", self.max_images, "1 or more")
+        check(self.max_pixels >= 1, "max_pixels", self.max_pixels, "1 or more")
         check(self.seed >= 0, "seed", self.seed, "0 or more")
         if self.price_per_hour is not None:
             check(self.price_per_hour >= 0, "price_per_hour", self.price_per_hour, "0 or more")

@@ -6,6 +6,7 @@ Pages work from a file as from a bucket: no network, no server, so no fetch; wha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,7 +19,10 @@ import maskrcnn
 from maskrcnn import storage
 from maskrcnn.errors import NotFoundError, OutputError
 
+RECORD = "files.json"
+"""Which files of the folder are a site's, so that the next one removes these and nothing else."""
 WRITES_IN_FLIGHT = 32
+_NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*")
 
 
 class Site:
@@ -33,6 +37,7 @@ class Site:
     def __init__(self, uri: str, title: str, pages: Iterable[tuple[str, str]]) -> None:
         self.uri = storage.normalise(uri)
         self._written: set[str] = set()
+        self._earlier: set[str] = set()
         self._common = {"site_title": title, "pages": list(pages), "version": maskrcnn.__version__}
 
     def write_page(self, name: str, template: str, **values: Any) -> None:
@@ -51,13 +56,31 @@ class Site:
         storage.put(storage.join(self.uri, *name.split("/")), body)
         self._written.add(name)
 
-    def remove_others(self, folders: tuple[str, ...]) -> None:
-        """Remove the pages, and the files below some folders (``name/``), that only an earlier site has left."""
-        for uri in storage.list_uris(self.uri):
-            name = uri.removeprefix(f"{self.uri}/")
-            is_page = "/" not in name and name.endswith(".html")
-            if name not in self._written and (is_page or name.startswith(folders)):
-                storage.delete(uri)
+    def remember_earlier(self) -> None:
+        """Read what an earlier site has left here; call it before the first `record`."""
+        self._earlier |= _load_record(self.uri)
+
+    def record(self, *coming: str) -> None:
+        """Write down which files are a site's: this one's so far, an earlier one's, and some that are coming.
+
+        Before files are written, so that those of a report that was killed are known as well.
+        """
+        self._earlier |= set(coming)
+        self._put_record(self._written | self._earlier)
+
+    def remove_earlier(self) -> None:
+        """Remove the files that an earlier site wrote and this one did not; anybody else's stay."""
+        others = sorted(self._earlier - self._written)
+        with ThreadPoolExecutor(WRITES_IN_FLIGHT) as threads:
+            uris = (storage.join(self.uri, *name.split("/")) for name in others)
+            for done in [threads.submit(storage.delete, uri) for uri in uris]:
+                done.result()
+        self._earlier.clear()
+        self._put_record(self._written)
+
+    def _put_record(self, names: set[str]) -> None:
+        body = json.dumps({"files": sorted(names)}, indent=0).encode()
+        storage.put(storage.join(self.uri, RECORD), body)
 
     def write_many(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Write many files at once, as they come; no more of them wait in memory than are being written."""
@@ -101,6 +124,16 @@ def script(name: str, value: Any) -> bytes:
     """
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return f"window.site.take({json.dumps(name)},{text});\n".encode()
+
+
+def _load_record(site_uri: str) -> set[str]:
+    """Read the names of an earlier site's files; what leads out of the folder is none."""
+    try:
+        record = json.loads(storage.read_bytes(storage.join(site_uri, RECORD)))
+    except (NotFoundError, ValueError):
+        return set()
+    names = record.get("files") if isinstance(record, dict) else None
+    return {name for name in names or [] if isinstance(name, str) and _NAME.fullmatch(name)}
 
 
 @cache

@@ -25,7 +25,14 @@ from tests.conftest import PROJECT_ROOT, free_port, wait_until_listening
 from tests.integration.test_labelling_job import write_images
 
 FOLDER = PROJECT_ROOT / "deploy" / "iam"
-PREFIXES = {"IMAGES_PREFIX": "in/photos", "BUNDLE_PREFIX": "in/bundle", "OUTPUT_PREFIX": "out/run"}
+PREFIXES = {
+    "IMAGES_PREFIX": "in/photos",
+    "BUNDLE_PREFIX": "in/bundle",
+    "OUTPUT_PREFIX": "out/run",
+    "REPORT_PREFIX": "out/report",
+}
+
+DELETABLE = {"training": "OUTPUT_PREFIX/checkpoints", "reporting": "REPORT_PREFIX"}
 
 
 @dataclass(frozen=True)
@@ -214,6 +221,29 @@ def test_the_training_policy_deletes_and_writes_nothing_else(account: Account, m
         storage.read_bytes(f"s3://{account.bucket}/other/secret")
 
 
+def test_the_reporting_policy_replaces_reports_and_only_reads_all_else(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, root = account.client("s3", account.admin), f"s3://{account.bucket}"
+    for key in ("in/photos/a.png", "out/run/table/a.parquet", "out/report/old.html", "out/reports", "other/secret"):
+        admin.put_object(Bucket=account.bucket, Key=key, Body=b"x")
+    environment = account.user("reporting")
+    be(monkeypatch, environment)
+    s3 = account.client("s3", environment)
+    storage.put(f"{root}/out/report/index.html", b"y")
+    s3.delete_object(Bucket=account.bucket, Key="out/report/old.html")
+    assert storage.list_uris(f"{root}/out/report") == [f"{root}/out/report/index.html"]
+    for key in ("in/photos/a.png", "out/run/table/a.parquet"):
+        assert storage.read_bytes(f"{root}/{key}") == b"x"
+        with pytest.raises(AccessError):
+            storage.put(f"{root}/{key}", b"y")
+        with pytest.raises(s3.exceptions.ClientError, match="AccessDenied"):
+            s3.delete_object(Bucket=account.bucket, Key=key)
+    for key in ("out/reports", "other/secret"):
+        with pytest.raises(AccessError):
+            storage.read_bytes(f"{root}/{key}")
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_every_statement_is_bound_to_its_bucket_and_prefix(path: Path) -> None:
     statements = json.loads(path.read_text())["Statement"]
@@ -229,5 +259,5 @@ def test_every_statement_is_bound_to_its_bucket_and_prefix(path: Path) -> None:
             prefixes = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
             assert all(re.fullmatch(r"\w+_PREFIX(/\*)?", prefix) for prefix in prefixes)
         if any("Delete" in action for action in actions):
-            assert path.stem == "training"
-            assert resources == ["arn:aws:s3:::OUTPUT_BUCKET/OUTPUT_PREFIX/checkpoints/*"]
+            [deletable] = resources
+            assert deletable == f"arn:aws:s3:::OUTPUT_BUCKET/{DELETABLE[path.stem]}/*"

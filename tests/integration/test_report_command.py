@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,12 +61,12 @@ def test_a_report_is_one_folder(run: Run, labelled_folder: Path, tmp_path: Path)
         f"60 images, 60 of them in the gallery: {site}/index.html",
     ]
     files = files_of(site)
-    assert {path for path in files if "/" not in path} == {"index.html", "gallery.html", "report.json"}
+    assert {path for path in files if "/" not in path} == {"index.html", "gallery.html", "report.json", "files.json"}
     assert {path for path in files if path.startswith("plots/")} == {
         f"plots/{name}.png" for name in ("categories", "scores", "sizes", "counts")
     }
     assert len([path for path in files if path.endswith("-small.jpg")]) == NUM_IMAGES - 2
-    assert len([path for path in files if path.startswith("gallery/000/") and path.endswith(".js")]) == NUM_IMAGES - 1
+    assert len([path for path in files if re.fullmatch(r"gallery/.*-000/\d{6}\.js", path)]) == NUM_IMAGES - 1
     summary = json.loads((site / "report.json").read_text())
     assert (summary["images"], summary["failed"], summary["shown"]) == (60, 1, 60)
 
@@ -76,14 +78,40 @@ def test_a_smaller_report_takes_the_place_of_a_larger_one(labelled_folder: Path,
     metrics.write_text(json.dumps({"segm": {"AP": 0.5, "per_category_AP": {"2": 0.5}}}))
     write_report(ReportConfig(labels, str(site), annotations_uri=truth, metrics_uri=str(metrics)))
     assert "scores.html" in files_of(site)
-    (site / "notes.txt").write_text("mine")
+    folders = set((site / "gallery").iterdir())
+    (site / "notes.html").write_text("mine")
     written = write_report(ReportConfig(labels, str(site), max_images=3))
     assert (written.num_images, written.num_shown) == (60, 3)
     files = files_of(site)
     assert "scores.html" not in files
-    assert "notes.txt" in files
+    assert "notes.html" in files
+    assert not folders & {path for path in (site / "gallery").iterdir() if path.is_dir()}
     assert len([path for path in files if path.endswith("-small.jpg")]) <= 3
     assert "shows 3 of\n  60 images, chosen at random" in (site / "index.html").read_text()
+
+
+def test_counts_go_with_the_report_that_they_belong_to(run: Run, labelled_folder: Path, tmp_path: Path) -> None:
+    words = ["--predictions", str(labelled_folder / "labels"), "--output", str(tmp_path / "site"), "--max-images", "2"]
+    assert run(*words, "--by", "(?P<kind>photo|img)")[0] == 0
+    counts = {"counts.html", "counts.json", "counts.parquet"}
+    assert counts <= files_of(tmp_path / "site")
+    assert run(*words)[0] == 0
+    assert not counts & files_of(tmp_path / "site")
+
+
+def test_a_report_that_is_killed_leaves_the_earlier_gallery_whole(
+    labelled_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ReportConfig(str(labelled_folder / "labels"), str(tmp_path), max_images=5)
+    write_report(config)
+    gallery = {path: path.read_bytes() for path in (tmp_path / "gallery").rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr("maskrcnn.report.job._write_overview", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write_report(replace(config, seed=1))
+    assert {path: path.read_bytes() for path in gallery} == gallery
+    write_report(config)
+    assert len(list((tmp_path / "gallery").iterdir())) == 2, "its index and one folder: what was left behind is gone"
 
 
 def test_images_may_lie_elsewhere(labelled_folder: Path, tmp_path: Path) -> None:
@@ -115,11 +143,12 @@ def test_a_bucket_serves_the_report_to_a_browser(
     write_report(config)
 
     client, name = s3_client(), bucket.removeprefix("s3://")
+    [photo] = [uri for uri in storage.list_uris(f"{bucket}/site") if uri.endswith("/000001.jpg")]
     kinds = {
         "index.html": "text/html; charset=utf-8",
         "assets/style.css": "text/css",
         "assets/gallery.js": "text/javascript",
-        "gallery/000/000001.jpg": "image/jpeg",
+        photo.removeprefix(f"{bucket}/site/"): "image/jpeg",
         "plots/scores.png": "image/png",
     }
     found = {key: client.head_object(Bucket=name, Key=f"site/{key}")["ContentType"] for key in kinds}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,25 @@ def test_slider_categories_and_search_act_at_once(chromium: Browser, site: str) 
         assert HOSTILE_REASON in page.locator(".tile .reason").inner_text()
 
 
+def test_search_finds_a_pasted_uri_and_the_folder_that_all_share(chromium: Browser, site: str) -> None:
+    with chromium.page(f"{site}/gallery.html") as page:
+        uri = page.locator(".tile[data-place='11']").get_attribute("title")
+        assert uri.endswith("/images/photo-11.jpg")
+        page.fill("#search", uri)
+        wait_for(page, "3 detections in 1 image")
+        page.fill("#search", uri.removesuffix("photo-11.jpg"))
+        wait_for(page, f"{NUM_FOUND} detections in {NUM_IMAGES} images")
+
+
+def test_a_script_that_is_gone_is_told_to_all_who_wait_for_it(chromium: Browser, site: str) -> None:
+    with chromium.page(f"{site}/gallery.html") as page:
+        load_twice = "() => Promise.allSettled([1, 2].map(() => window.site.load('gone', 'gallery/gone.js')))"
+        answers = page.evaluate(load_twice)
+        assert [answer["status"] for answer in answers] == ["rejected", "rejected"]
+        assert chromium.complaints, "the browser tells of the file too"
+        chromium.complaints.clear()
+
+
 def test_a_thumbnail_shows_its_photo_and_what_was_found(chromium: Browser, site: str) -> None:
     with chromium.page(f"{site}/gallery.html") as page:
         tile = page.locator(".tile[data-place='3']")
@@ -190,7 +210,8 @@ def test_an_image_opens_large_by_click_with_its_instances_marked(chromium: Brows
         lines = page.locator("#viewer-picture g .line")
         styles = lines.evaluate_all("all => all.map(line => line.getAttribute('stroke-dasharray'))")
         assert styles == ["none", "none", "2 3"]
-        assert page.locator("#viewer-picture image").get_attribute("href") == "gallery/000/000030.jpg"
+        href = page.locator("#viewer-picture image").get_attribute("href")
+        assert re.fullmatch(r"gallery/[\w-]+-000/000030\.jpg", href or "")
         page.hover("#viewer-instances tr:nth-child(2)")
         assert page.locator("#viewer-picture g.lit").count() == 1
         page.keyboard.press("Escape")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from maskrcnn.commands.command_line import fold_complaint, run_command
+from maskrcnn.commands.command_line import fold_complaint, given_format, run_command
 from maskrcnn.commands.evaluate import EvaluateArguments
 from maskrcnn.commands.predict import PredictArguments, predict
 from maskrcnn.errors import AccessError, InputError, NonFiniteError, UnavailableError
@@ -217,3 +217,10 @@ def test_secrets_of_the_environment_never_reach_the_terminal(run: Run, monkeypat
     outcome = run(REQUIRED, fail)
     assert outcome.lines == ["jobs.predict: UnavailableError: s3://bucket: signed with … (docs/RELIABILITY.md)"]
     assert outcome.out == "printed …\n"
+
+
+@pytest.mark.parametrize("option", ["--log-format", "--log_format"])
+def test_the_format_is_known_before_anything_is_parsed_however_it_is_written(option: str) -> None:
+    assert given_format(["--bundle", "x", option, "json"]) == "json"
+    assert given_format([f"{option}=json"]) == "json"
+    assert given_format([option, "text", "json"]) == "text"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -122,3 +123,33 @@ def test_a_command_tells_in_json_what_is_wrong_with_its_words_too() -> None:
         "jobs.predict: --bundle must be followed by a value; see --help",
     )
     assert line["run_id"]
+
+
+def test_a_reader_that_splits_at_any_line_end_gets_whole_objects() -> None:
+    (line,) = written("one\u2028line\x85of\u2029many\n")
+    assert line["message"] == "one\u2028line\x85of\u2029many"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_a_character_gets_another(encoding: str) -> None:
+    program = """
+from maskrcnn.log_lines import LogStyle, set_up_logs
+from maskrcnn.progress import progress_line
+
+set_up_logs(LogStyle())
+print(progress_line("labelling", 5, 0, 10, 1.0))
+print("1 – 2 × 3 … 缶")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        encoding=encoding,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    bar, signs = done.stdout.splitlines()
+    assert bar.startswith(f"labelling {'=' * 14:28} 5/10 images")
+    assert signs == f"1 - 2 {'×' if encoding == 'latin-1' else 'x'} 3 ... \\u7f36"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gc
 import io
+import pickle
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import maskrcnn
 from maskrcnn.config import PreprocessConfig, SliceConfig
 from maskrcnn.model.bundle import Category
 from maskrcnn.model.decode import decode_image
+from maskrcnn.model.detections import MOST_KEPT
 from maskrcnn.model.mask_nms import MaskNmsPredictor
 from maskrcnn.model.predictor import Predictor
 from maskrcnn.model.slicing import SlicedPredictor
@@ -49,13 +53,42 @@ def test_a_files_detections_are_drawn_on_it(predictor: Predictor) -> None:
     assert np.abs(np.asarray(picture, int) - np.asarray(plain, int)).mean() > 1, "something is drawn"
 
 
-def test_a_tensor_is_drawn_on_as_long_as_somebody_has_it(predictor: Predictor) -> None:
-    image = torch.randint(0, 255, (3, 60, 90), dtype=torch.uint8)
-    (found,) = predictor([image])
-    assert shown_picture(found._repr_html_()).size == (1024, 683)
-    del image
+def random_tensor() -> torch.Tensor:
+    return torch.randint(0, 255, (3, 60, 90), dtype=torch.uint8)
+
+
+def test_a_tensor_that_nobody_else_has_is_drawn_on(predictor: Predictor) -> None:
+    (found,) = predictor([random_tensor()])
     gc.collect()
-    assert "<img" not in found._repr_html_(), "results kept by the million do not keep their images"
+    assert shown_picture(found._repr_html_()).size == (1024, 683)
+    forgetful = dataclasses.replace(found, shown=None)
+    assert forgetful._repr_html_().startswith("<div>Detections(")
+
+
+@pytest.mark.parametrize("image", [random_tensor(), photo()], ids=["tensor", "file"])
+def test_results_of_many_images_keep_none_of_them_and_their_names(predictor: Predictor, image: Any) -> None:
+    few, many = predictor([image] * MOST_KEPT), predictor([image] * (MOST_KEPT + 1))
+    assert all("<img" in found._repr_html_() for found in few)
+    assert not any("<img" in found._repr_html_() for found in many)
+    assert repr(many[0]) == repr(few[0])
+
+
+@pytest.mark.parametrize("image", [random_tensor(), photo()], ids=["tensor", "file"])
+def test_results_are_pickled_with_their_names_and_without_their_image(predictor: Predictor, image: Any) -> None:
+    (found,) = predictor([image])
+    pickled = pickle.dumps(found)
+    there = pickle.loads(pickled)
+    assert repr(there) == repr(found)
+    assert torch.equal(there.boxes, found.boxes)
+    assert there.rles == found.rles
+    assert "<img" not in there._repr_html_()
+    assert "<img" in found._repr_html_(), "the image of the one that was pickled stays"
+
+
+def test_a_tensor_that_became_something_else_is_told_in_words(predictor: Predictor) -> None:
+    image = random_tensor()
+    (found,) = predictor([image])
+    image.resize_(0)
     assert found._repr_html_().startswith("<div>Detections(")
 
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from maskrcnn.report.charts import Chart, Line, draw, paint_bars, paint_columns, paint_lines, paint_matrix
 
@@ -71,3 +72,11 @@ def test_parts_that_are_pointed_at_have_names_of_their_own() -> None:
     for chart, own in zip(charts, ids, strict=True):
         pointed = set(re.findall(r'href="#([^"]+)"', chart.svg)) | set(re.findall(r"url\(#([^)]+)\)", chart.svg))
         assert pointed == set(own)
+
+
+@pytest.mark.parametrize("values", [[48_000.0, 4.0], [4.0], [0.02, 0.02]])
+def test_the_lowest_bar_is_seen_beside_one_that_is_thousands_of_times_as_high(values: list[float]) -> None:
+    axes = Figure().add_subplot()
+    paint_bars(axes, [str(value) for value in values], values, x_label="images/s", is_log=True)
+    left, right = np.log(axes.get_xlim())
+    assert (np.log(min(values)) - left) / (right - left) > 0.05

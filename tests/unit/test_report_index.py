@@ -44,7 +44,7 @@ def test_the_common_folder_ends_at_a_slash() -> None:
 
 
 def test_images_are_told_in_order_each_with_its_instances() -> None:
-    index = GalleryIndex()
+    index = GalleryIndex("run")
     ids, scores = np.array([7, 3]), np.array([0.9, 0.25], np.float32)
     outcomes = Outcomes(np.array([RIGHT, WRONG], np.uint8), np.array([4, 5, 6]), np.array([0, -1, 1]))
     index.add(ShownImage("/p/a.jpg", (40, 60), None, ids, scores, outcomes, np.array([7, 9, 3])))
@@ -52,6 +52,7 @@ def test_images_are_told_in_order_each_with_its_instances() -> None:
     index.add(ShownImage("/p/c.jpg", (10, 20), "not_found: gone"))
     value = index.to_value({3: "box", 7: "can", 9: "bag"})
 
+    assert value["folder"] == "run"
     assert (value["prefix"], value["names"]) == ("/p/", ["a.jpg", "b.jpg", "c.jpg"])
     assert value["reasons"] == {1: "corrupt: cut off", 2: "not_found: gone"}
     assert unpack(value["states"], "u1") == [0, 1, 2]
@@ -60,7 +61,6 @@ def test_images_are_told_in_order_each_with_its_instances() -> None:
     assert unpack(value["scores"], "<u2") == [9000, 2500]
     assert value["categories"] == ["box", "can", "bag"]
     assert unpack(value["labels"], "<u2") == [1, 0]
-    assert unpack(value["judged"], "u1") == [1, 0, 0]
     assert unpack(value["outcomes"], "u1") == [RIGHT, WRONG]
     assert unpack(value["truth_counts"], "<u4") == [3, 0, 0]
     assert unpack(value["truth_labels"], "<u2") == [1, 2, 0]
@@ -69,10 +69,10 @@ def test_images_are_told_in_order_each_with_its_instances() -> None:
 
 
 def test_without_a_truth_nothing_is_said_of_outcomes() -> None:
-    index = GalleryIndex()
+    index = GalleryIndex("run")
     index.add(ShownImage("a", (1, 1), None, np.array([3]), np.array([0.5], np.float32)))
-    assert "judged" not in index.to_value({3: "box"})
+    assert "outcomes" not in index.to_value({3: "box"})
 
 
 def test_an_empty_gallery_has_a_value_too() -> None:
-    assert GalleryIndex().to_value({})["names"] == []
+    assert GalleryIndex("run").to_value({})["names"] == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,14 @@ import pytest
 from PIL import Image
 
 from maskrcnn.images import BadImage
-from maskrcnn.report.pictures import LARGE_PX, THUMBNAIL_PX, Pictures, find_below, make_pictures, read_pictures
+from maskrcnn.labelling.stages import ByteBudget
+from maskrcnn.report.pictures import LARGE_PX, THUMBNAIL_PX, Pictures, find_below
+from maskrcnn.report.pictures import make_pictures as make_pictures_within
+from maskrcnn.report.pictures import read_pictures as read_pictures_within
+
+BUDGET = ByteBudget(10**9)
+make_pictures = partial(make_pictures_within, max_pixels=100_000_000, decoded=BUDGET)
+read_pictures = partial(read_pictures_within, max_pixels=100_000_000, decoded=BUDGET)
 
 
 def jpeg(width: int, height: int, orientation: int = 1) -> bytes:
@@ -75,3 +84,25 @@ def test_photos_are_found_by_the_longest_end_of_their_names(tmp_path: Path) -> N
         "s3://x/front/a.jpg": f"{tmp_path}/front/a.jpg",
         "s3://x/back/a.jpg": f"{tmp_path}/a.jpg",
     }
+
+
+def test_the_cap_is_the_readers_and_no_table_raises_it() -> None:
+    bad = make_pictures_within(jpeg(60, 40), (40, 60), 2399, BUDGET)
+    assert isinstance(bad, BadImage)
+    assert bad.kind == "too_large"
+    assert isinstance(make_pictures_within(jpeg(60, 40), (40, 60), 2400, BUDGET), Pictures)
+
+
+def test_photos_wait_for_the_pixels_that_others_hold() -> None:
+    decoded = ByteBudget(3 * 60 * 40)
+    decoded.acquire(1)
+    made: list[Pictures | BadImage] = []
+    thread = threading.Thread(target=lambda: made.append(make_pictures(jpeg(60, 40), (40, 60), decoded=decoded)))
+    thread.start()
+    while not decoded.is_starved:
+        thread.join(0.001)
+    assert made == []
+    decoded.release(1)
+    thread.join()
+    assert isinstance(made[0], Pictures)
+    assert isinstance(make_pictures(jpeg(60, 41), (41, 60), decoded=decoded), Pictures), "larger than all: goes alone"

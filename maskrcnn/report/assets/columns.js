@@ -17,6 +17,7 @@ window.columns = (() => {
   function unpack(index) {
     const sizes = numbers(index.sizes, Uint32Array);  // height, width of each image
     const table = {
+      folder: index.folder,
       prefix: index.prefix,
       names: index.names,
       reasons: index.reasons,
@@ -27,12 +28,12 @@ window.columns = (() => {
       begins: begins(numbers(index.counts, Uint32Array)),
       scores: numbers(index.scores, Uint16Array),
       labels: numbers(index.labels, Uint16Array),
-      hasTruth: "judged" in index,
+      hasTruth: "outcomes" in index,
     };
     table.length = table.names.length;
-    table.searched = table.names.map((name, place) => `${name} ${table.reasons[place] || ""}`.toLowerCase());
+    table.searched = table.names.map(
+      (name, place) => `${table.prefix}${name} ${table.reasons[place] || ""}`.toLowerCase());
     if (table.hasTruth) {
-      table.judged = numbers(index.judged, Uint8Array);
       table.outcomes = numbers(index.outcomes, Uint8Array);
       table.truthBegins = begins(numbers(index.truth_counts, Uint32Array));
       table.truthLabels = numbers(index.truth_labels, Uint16Array);

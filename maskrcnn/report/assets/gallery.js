@@ -191,8 +191,9 @@
     tile.button.dataset.drawn = shapes.length;
   }
 
+  const digits = (number, count) => String(number).padStart(count, "0");
   const stemOf = (place) =>
-    `gallery/${String(Math.floor(place / 1000)).padStart(3, "0")}/${String(place).padStart(6, "0")}`;
+    `gallery/${table.folder}-${digits(Math.floor(place / 1000), 3)}/${digits(place, 6)}`;
   const pictureOf = (place) => stemOf(place) + ".jpg";
 
   function load(place) {

@@ -6,7 +6,7 @@ window.site = (() => {
 
   function take(name, value) {
     values.set(name, value);
-    (waiting.get(name) || []).forEach((resolve) => resolve(value));
+    (waiting.get(name) || []).forEach(({ resolve }) => resolve(value));
     waiting.delete(name);
   }
 
@@ -14,15 +14,16 @@ window.site = (() => {
   function load(name, url) {
     if (values.has(name)) return Promise.resolve(values.get(name));
     return new Promise((resolve, reject) => {
-      waiting.set(name, [...(waiting.get(name) || []), resolve]);
+      waiting.set(name, [...(waiting.get(name) || []), { resolve, reject }]);
       if (waiting.get(name).length > 1) return;
       const element = document.createElement("script");
       element.src = url;
       element.onload = () => element.remove();
       element.onerror = () => {
         element.remove();
+        const failed = waiting.get(name) || [];
         waiting.delete(name);
-        reject(new Error(`${url} cannot be loaded`));
+        failed.forEach((each) => each.reject(new Error(`${url} cannot be loaded`)));
       };
       document.head.append(element);
     });
