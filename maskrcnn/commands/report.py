@@ -81,7 +81,7 @@ def report(arguments: ReportArguments) -> int:
     if counts is not None:
         print(counting.describe_counts(counts))
     print(describe_report(written))
-    return _judge(counts) if counts is not None and arguments.fail_on_drift else DONE
+    return judge_counts(counts) if counts is not None and arguments.fail_on_drift else DONE
 
 
 def _count(arguments: ReportArguments) -> CountsReport:
@@ -91,7 +91,8 @@ def _count(arguments: ReportArguments) -> CountsReport:
     )
 
 
-def _judge(counts: CountsReport) -> int:
+def judge_counts(counts: CountsReport) -> int:
+    """Say why a night does not pass, and give the exit code; one of which nothing could be judged does not pass."""
     if not counts.drift.is_judged:
         print("NOT JUDGED: no group has enough nights before and enough labelled images in this one")
     elif counts.has_drift:

@@ -89,7 +89,7 @@ def count_nights(
         InputError: no table, no images, groups that cannot be, or a night that is not there.
         StorageError: what cannot be read.
     """
-    rows = CurrentRows(predictions_uri)
+    rows = CurrentRows(predictions_uri, by_date=True)
     if not len(rows):
         raise InputError("--predictions", "must hold an image, and holds none yet", predictions_uri)
     grouping = parse_grouping(by, rows, reserved=[field.name for field in COUNT_FIELDS])

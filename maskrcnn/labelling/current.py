@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -17,7 +17,7 @@ from maskrcnn import storage
 from maskrcnn.coco.packed import PackedBytes
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.columns import SCHEMA
-from maskrcnn.labelling.plan import NO_DATE, current_rows, parse_part_id
+from maskrcnn.labelling.plan import NO_DATE, current_rows, current_rows_by_date, parse_part_id
 
 FILES_AT_ONCE = 16
 READ_BUFFER_BYTES = 1 << 20
@@ -31,12 +31,13 @@ class CurrentRows:
     Args:
         uri: the OUTPUT of the job.
         dates: only these ``date=`` partitions, None for all.
+        by_date: an image that was overwritten has a current row in each of its ``date=`` partitions.
 
     Raises:
         InputError: when there is no table.
     """
 
-    def __init__(self, uri: str, *, dates: Collection[str] | None = None) -> None:
+    def __init__(self, uri: str, *, dates: Collection[str] | None = None, by_date: bool = False) -> None:
         self.uri = uri
         output_uri = storage.normalise(uri)
         listed = sorted(storage.list_uris(storage.join(output_uri, "table")))
@@ -46,9 +47,9 @@ class CurrentRows:
         self._schemas: list[pa.Schema] = []
         self._is_current: list[NDArray[np.bool_]] = []
         if self._part_uris:
-            self._find_current()
+            self._find_current(current_rows_by_date if by_date else current_rows)
 
-    def _find_current(self) -> None:
+    def _find_current(self, find: Callable[[pa.Table], NDArray[np.bool_]]) -> None:
         keys_by_part: list[pa.Table] = []
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             for keys, schema in pool.map(_read_keys, self._part_uris):
@@ -56,7 +57,7 @@ class CurrentRows:
                 if schema not in self._schemas:
                     self._schemas.append(schema)
         ends = np.cumsum([len(keys) for keys in keys_by_part])
-        self._is_current = np.split(current_rows(pa.concat_tables(keys_by_part)), ends[:-1])
+        self._is_current = np.split(find(pa.concat_tables(keys_by_part)), ends[:-1])
 
     def __len__(self) -> int:
         return sum(int(mask.sum()) for mask in self._is_current)
@@ -183,7 +184,8 @@ def _read_keys(part_uri: str) -> tuple[pa.Table, pa.Schema]:
         part = pq.ParquetFile(file, page_checksum_verification=True)
         keys = part.read(columns=["image_uri", "etag", "attempt"])
         schema = part.schema_arrow.remove_metadata()
-    return keys.append_column("plan", pa.array(np.full(len(keys), part_id.plan))), schema
+    keys = keys.append_column("plan", pa.array(np.full(len(keys), part_id.plan)))
+    return _with_date(keys, part_uri), schema
 
 
 def _part_batches(part_uri: str, schema: pa.Schema, batch_size: int) -> Iterator[tuple[int, pa.Table]]:
@@ -209,4 +211,4 @@ def _as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 def _with_date(rows: pa.Table, part_uri: str) -> pa.Table:
     match = _DATE_FOLDER.search(part_uri)
     date = match[1] if match and match[1] != NO_DATE else None
-    return rows.append_column("date", pa.array([date] * len(rows), pa.string()))
+    return rows.append_column("date", pa.repeat(pa.scalar(date, pa.string()), len(rows)))

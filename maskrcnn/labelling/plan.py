@@ -191,6 +191,26 @@ def current_rows(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return mask
 
 
+def current_rows_by_date(rows: pa.Table) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Mark the current row of every image_uri and date; of one version (etag) in several dates, only its last one.
+
+    Args:
+        rows: as `current_rows` takes them, and date.
+
+    Returns:
+        (num_rows,) bool.
+    """
+    dated = pc.binary_join_element_wise(_large(_dates(rows)), _large(rows["image_uri"]), _SEPARATOR)
+    mask = current_rows(_with_uris(rows, dated))
+    kept = rows.filter(pa.array(mask))
+    mask[mask] = current_rows(_with_uris(kept, keys(kept)))
+    return mask
+
+
+def _with_uris(rows: pa.Table, uris: pa.ChunkedArray) -> pa.Table:
+    return rows.set_column(rows.column_names.index("image_uri"), "image_uri", uris)
+
+
 def _codes(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
     codes: np.ndarray[Any, np.dtype[np.int64]] = (
         pc.dictionary_encode(_large(column)).combine_chunks().indices.to_numpy().astype(np.int64)

@@ -85,6 +85,16 @@ def test_dates_in_uris_have_one_form_and_other_texts_are_refused(tmp_path: Path)
         count(table, r"/(?P<date>[^/]+)/[^/]+$")
 
 
+def test_photos_that_are_overwritten_each_night_keep_their_counts(tmp_path: Path) -> None:
+    for place, night in enumerate(NIGHTS[:4]):
+        names = {f"north/{number}.jpg": image({CAN: 3}) for number in range(5)}
+        etags = {"etag": [night] * 5}
+        table = write_part(tmp_path / "out", names, plan=place + 1, date=night, columns=etags)
+    found = report(tmp_path, table, STORE)
+    assert (found.num_images, found.drift.nights_before) == (20, tuple(NIGHTS[:3]))
+    assert found.drift.is_judged
+
+
 def test_a_column_of_the_manifest_is_a_group(tmp_path: Path) -> None:
     images = {"1.jpg": image({CAN: 3}), "2.jpg": image({}), "3.jpg": image({CAN: 1})}
     table = write_part(tmp_path / "out", images, columns={"camera": pa.array([7, 7, None], pa.int32())})

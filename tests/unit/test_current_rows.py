@@ -61,6 +61,27 @@ def test_the_date_is_the_folders(table: str) -> None:
     assert (dates.count("2026-11-21"), dates.count("2026-11-22")) == (70, 40)
 
 
+def test_an_overwritten_image_is_current_in_each_date_and_once_a_version(tmp_path: Path) -> None:
+    def write(plan: int, date: str, **etags: str) -> None:
+        names = {f"{name}.jpg": FAILED for name in etags}
+        write_part(tmp_path, names, plan=plan, date=date, columns={"etag": list(etags.values())})
+
+    write(1, "2026-11-21", overwritten="1", corrected="1", moved="1")
+    write(2, "2026-11-21", corrected="2")
+    write(3, "2026-11-22", overwritten="2", moved="1")
+    found = pa.concat_tables(
+        [batch for _, batch in CurrentRows(str(tmp_path), by_date=True).batches(["image_uri", "etag", "date"])]
+    )
+    rows = {(row["image_uri"].split("/")[-1], row["etag"], row["date"]) for row in found.to_pylist()}
+    assert rows == {
+        ("overwritten.jpg", "1", "2026-11-21"),
+        ("overwritten.jpg", "2", "2026-11-22"),
+        ("corrected.jpg", "2", "2026-11-21"),
+        ("moved.jpg", "1", "2026-11-22"),
+    }
+    assert len(CurrentRows(str(tmp_path))) == 3
+
+
 def test_rows_without_a_date_have_null(tmp_path: Path) -> None:
     undated = write_part(tmp_path / "undated", {"a.jpg": FAILED})
     assert not CurrentRows(undated).has_dates
