@@ -5,15 +5,20 @@ Ray puts `ray_` before a name and `_total` behind a counter's; deploy/README.md 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
+import ray
 import torch
 from ray.util.metrics import Counter, Gauge
 
 from maskrcnn import cluster
+from maskrcnn.errors import ClusterError
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.protocol import Reconciled
 from maskrcnn.labelling.stages import STAGES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,8 @@ class RunMeters:
 
     def finish(self, reconciled: Reconciled) -> None:
         """Say how the run ended; on a cluster also where there was nothing to do, as on a night without photos."""
-        if not cluster.is_on_cluster():
+        if not _has_ray():
             return
-        cluster.connect()
         self._set(IMAGES_LEFT, sum(part.num_images for part in reconciled.parts_left))
         self._count(RUNS, 1, result="incomplete" if reconciled.parts_left else "complete")
 
@@ -115,6 +119,16 @@ class GpuMeter:
 def exported_names() -> frozenset[str]:
     """Give the names under which Prometheus finds the metrics."""
     return frozenset([f"ray_{metric.name}_total" for metric in COUNTERS] + [f"ray_{metric.name}" for metric in GAUGES])
+
+
+def _has_ray() -> bool:
+    """Say whether Ray is up, joining the cluster that the job runs on where it was not needed so far."""
+    if not ray.is_initialized() and cluster.is_on_cluster():
+        try:
+            cluster.connect()
+        except ClusterError as error:  # the night is labelled all the same
+            logger.warning("Prometheus is not told of this run: %s", error)
+    return bool(ray.is_initialized())
 
 
 def _gauge(metric: Metric) -> Gauge:

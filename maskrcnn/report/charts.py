@@ -179,7 +179,8 @@ def paint_lines(
         axes.set_yscale("log")
     _finish(axes, x_label, y_label, "both")
     if len(lines) > 1:
-        axes.legend(ncols=1 + (len(lines) > 6))
+        # Above the plot, where no curve is: to look for the best place inside takes seconds with long curves.
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(lines), 4), frameon=False)
 
 
 def paint_matrix(axes: Axes, labels: Sequence[str], matrix: NDArray[np.int64], *, x_label: str, y_label: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from maskrcnn import cluster
+from maskrcnn.errors import ClusterError
 from maskrcnn.labelling import meters
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.plan import PartId, PlannedPart
@@ -40,8 +41,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
     monkeypatch.setattr(meters, "Counter", Metric)
     monkeypatch.setattr(meters, "Gauge", Metric)
-    monkeypatch.setattr(cluster, "is_on_cluster", lambda: True)
-    monkeypatch.setattr(cluster, "connect", lambda: None)
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
     return told
 
 
@@ -77,10 +77,31 @@ def test_a_night_without_photos_is_a_complete_run_too(told: Told) -> None:
     assert told == {("maskrcnn_runs", "complete"): 1, ("maskrcnn_run_images_left",): 0}
 
 
-def test_nothing_is_told_where_no_ray_was_needed(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "is_on_cluster", lambda: False)
+@pytest.mark.parametrize("is_on_cluster", [True, False])
+def test_a_run_that_needed_no_ray_joins_the_cluster_that_it_is_on_to_tell_of_it(
+    is_on_cluster: bool, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined: list[bool] = []
+    monkeypatch.setattr("ray.is_initialized", lambda: bool(joined))
+    monkeypatch.setattr(cluster, "is_on_cluster", lambda: is_on_cluster)
+    monkeypatch.setattr(cluster, "connect", lambda: joined.append(True))
+    meters.RunMeters().finish(reconciled())
+    assert joined == [True] * is_on_cluster
+    assert bool(told) is is_on_cluster
+
+
+def test_a_cluster_that_cannot_be_joined_at_the_end_spoils_no_night(
+    told: Told, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise ClusterError("Ray", "could not be reached")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr(cluster, "is_on_cluster", lambda: True)
+    monkeypatch.setattr(cluster, "connect", refuse)
     meters.RunMeters().finish(reconciled())
     assert not told
+    assert "Prometheus is not told of this run: Ray could not be reached" in caplog.text
 
 
 @pytest.mark.parametrize("has_gpu", [True, False])

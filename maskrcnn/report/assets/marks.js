@@ -74,7 +74,9 @@ window.marks = (() => {
       const path = new Path2D();
       if (drawsRings(shape, view)) {
         shape.rings.forEach((ring) => {
-          for (let at = 0; at < ring.length; at += 2) path.lineTo(left + ring[at] * scale, top + ring[at + 1] * scale);
+          // A ring of its own: after closePath a line would go on from the ring before.
+          path.moveTo(left + ring[0] * scale, top + ring[1] * scale);
+          for (let at = 2; at < ring.length; at += 2) path.lineTo(left + ring[at] * scale, top + ring[at + 1] * scale);
           path.closePath();
         });
         if (shape.isFilled) {
