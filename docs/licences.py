@@ -24,6 +24,7 @@ NAMES = {
     "Apache Software License": "Apache-2.0",
     "3-Clause BSD License": "BSD-3-Clause",
     "BSD 3-Clause": "BSD-3-Clause",
+    "BSD 3-Clause License": "BSD-3-Clause",
     "BSD License": "BSD",
     "MIT License": "MIT",
     "ISC License (ISCL)": "ISC",
@@ -34,6 +35,8 @@ NAMES = {
     "NVIDIA Proprietary Software": "LicenseRef-NVIDIA-Proprietary",
 }
 """The SPDX names of what packages call their licences."""
+SAID_AT_LENGTH = {"cycler": "BSD-3-Clause", "kiwisolver": "BSD-3-Clause"}
+"""Of packages whose metadata hold the whole text, and no name of it."""
 NOT_SAID = {"cuda-toolkit": "LicenseRef-NVIDIA-Proprietary"}
 """Of packages whose metadata say nothing. This one is empty: it only names the nvidia packages."""
 ANY = "any"
@@ -85,6 +88,8 @@ def licence_of(package: Distribution) -> str:
         return str(expression)
     classifiers = [text.split(" :: ") for text in metadata.get_all("Classifier", ())]
     named = [words[-1] for words in classifiers if words[0] == "License" and words[-1] != "OSI Approved"]
+    if package.name in SAID_AT_LENGTH:
+        return SAID_AT_LENGTH[package.name]
     own_words = (metadata.get("License") or "").strip().splitlines()
     if named and not (named == ["BSD License"] and own_words):
         return " OR ".join(dict.fromkeys(NAMES.get(text, text) for text in named))

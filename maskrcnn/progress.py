@@ -121,12 +121,15 @@ class Progress:
 def progress_of(label: str) -> Callable[[int, int], None]:
     """Give what shows progress, told the images done and all there are, where the work itself finds these out."""
     shown: list[Progress] = []
+    is_over: list[bool] = []
 
     def show(num_done: int, num_images: int) -> None:
         if not shown:
             shown.append(Progress(num_images, label))
-        shown[0].update(num_done, 0)
-        if num_done == num_images:
+        if num_done < num_images:
+            shown[0].update(num_done, 0)
+        elif not is_over:
+            is_over.append(True)
             shown[0].finish(num_done, 0)
 
     return show

@@ -21,9 +21,9 @@ class CompareArguments:
     """Compare two labelled folders over the same images, as a new bundle's sample with a labelled night: what is lost
     and gained, by category and by group; --gate says whether it may pass."""
 
-    a: Annotated[str, tyro.conf.Positional]
+    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")]
     """The --output of a labelling job: what is trusted."""
-    b: Annotated[str, tyro.conf.Positional]
+    b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="B")]
     """The --output of another one: what is judged. Images that only one of them has are counted, and left out."""
     output: str
     """The folder for index.html and comparison.json; a new one, or an earlier comparison's, which is replaced."""

@@ -11,7 +11,7 @@ INDENT = 26
 """Columns before an option's text."""
 MAX_WIDTH = 100
 _FRAME = " ╭╮╰╯│|+"
-_TITLE = re.compile(r"[─-]*\s*(.*?options)\s*[─-]*", re.IGNORECASE)
+_TITLE = re.compile(r"[─-]*\s*(positional arguments|.*?options)\s*[─-]*", re.IGNORECASE)
 _RULE = re.compile(r"[─-]{5,}")
 
 
@@ -73,12 +73,17 @@ def _parse(shown: str) -> tuple[list[str], list[_Box]]:
             boxes.append(_Box(title[1], "", []))
         elif not boxes:
             head += [line] if line else []
-        elif line.startswith("-") and not _RULE.fullmatch(line):
+        elif (line.startswith("-") or _is_argument(boxes[-1], framed)) and not _RULE.fullmatch(line):
             invocation, _, text = line.partition("  ")
             boxes[-1].options.append(_Option(invocation, text.strip()))
         elif line and not _RULE.fullmatch(line):
             _continue(boxes[-1], line)
     return head, boxes
+
+
+def _is_argument(box: _Box, framed: str) -> bool:
+    """Say whether a line begins with a positional argument: text that goes on is indented."""
+    return box.title == "positional arguments" and framed[1:3] != "  "
 
 
 def _continue(box: _Box, line: str) -> None:

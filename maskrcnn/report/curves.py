@@ -14,6 +14,7 @@ from maskrcnn.report.charts import Chart, Line, draw, paint_lines
 from maskrcnn.training.metrics import METRICS_NAME, read_metrics
 
 MOST_POINTS = 400
+MOST_TIMES_USUAL = 10
 
 Metrics = list[dict[str, Any]]
 
@@ -59,6 +60,8 @@ def build_curves(lines: Metrics) -> list[Chart]:
         found = [(line["step"], line[name]) for line in steps if line.get(name) is not None]
         if found:
             x, y = np.array(found, np.float64).T
+            if name == "images_per_s":
+                y[y > MOST_TIMES_USUAL * np.median(y)] = np.nan  # a step after a pause, whose images waited for it
             lines_of = [_line(title, x, y)]
             paint = partial(paint_lines, lines=lines_of, x_label="step", y_label=title.lower(), is_log=is_log)
             charts.append(draw(name.replace("_", "-"), title, paint))
