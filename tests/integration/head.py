@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,15 +37,23 @@ class Head:
     environment: dict[str, str]
 
     def submit(self, *words: str, submission_id: str = "", wait: bool = True) -> subprocess.CompletedProcess[str]:
-        """Submit a Python command, with this checkout as its folder."""
+        """Submit a Python command, with a checkout as its folder.
+
+        A copy of its own each time: Ray tells folders apart by their content, and may still be deleting that of a
+        submission that has just ended.
+        """
         options = [*(["--submission-id", submission_id] if submission_id else []), *([] if wait else ["--no-wait"])]
         command = [
             RAY, "job", "submit", "--address", self.address, "--working-dir", ".", *options, "--", sys.executable,
             *words,
         ]  # fmt: skip
-        return subprocess.run(
-            command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=400, check=False
-        )
+        with tempfile.TemporaryDirectory() as checkout:
+            for name in ("jobs", "maskrcnn"):
+                shutil.copytree(PROJECT_ROOT / name, f"{checkout}/{name}", ignore=shutil.ignore_patterns("__pycache__"))
+            Path(checkout, "submission.txt").write_text(str(uuid.uuid4()))
+            return subprocess.run(
+                command, cwd=checkout, env=self.environment, capture_output=True, text=True, timeout=400, check=False
+            )
 
     def jobs(self) -> dict[str, dict[str, Any]]:
         """Ask the cluster for its submitted jobs, by submission id."""
