@@ -33,15 +33,19 @@ class Head:
     metrics_url: str
     environment: dict[str, str]
 
-    def submit(self, *words: str, submission_id: str = "", wait: bool = True) -> subprocess.CompletedProcess[str]:
-        """Submit a Python command, with this checkout as its folder."""
-        options = [*(["--submission-id", submission_id] if submission_id else []), *([] if wait else ["--no-wait"])]
-        command = [
-            RAY, "job", "submit", "--address", self.address, "--working-dir", ".", *options, "--", sys.executable,
-            *words,
-        ]  # fmt: skip
+    def submit(self, *words: str, uploads: bool = True) -> subprocess.CompletedProcess[str]:
+        """Submit a Python command, and wait for its end.
+
+        Args:
+            words: of the command; options of ``ray job submit`` go before a ``--``.
+            uploads: this checkout as the command's folder; else it is there as an installed package would be.
+        """
+        own, command = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else ((), words)
+        environment = json.dumps({"env_vars": {"PYTHONPATH": str(PROJECT_ROOT)}})
+        code = ["--working-dir", "."] if uploads else ["--runtime-env-json", environment]
+        line = [RAY, "job", "submit", "--address", self.address, *code, *own, "--", sys.executable, *command]
         return subprocess.run(
-            command, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=400, check=False
+            line, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=400, check=False
         )
 
     def jobs(self) -> dict[str, dict[str, Any]]:

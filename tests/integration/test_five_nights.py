@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class Shop:
     def command(self) -> list[str]:
         """Give the command of every night, always the same."""
         return [
-            "-m", "jobs.predict", "--bundle", self.bundle, "--images", f"{self.photos}/**/*.jpg",
+            "-m", "maskrcnn", "predict", "--bundle", self.bundle, "--images", f"{self.photos}/**/*.jpg",
             "--output", str(self.output), "--date-from", r"/(\d{4}-\d\d-\d\d)/", "--rows-per-part", "4",
             "--log-format", "json",
         ]  # fmt: skip
@@ -71,7 +72,7 @@ def shop(tiny_bundle: str, tmp_path: Path) -> Shop:
     return Shop(tiny_bundle, tmp_path / "photos", tmp_path / "labels")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_five_nights_are_each_labelled_once_whatever_happens_in_them(head: Head, shop: Shop) -> None:
     for date in DATES[:3]:
         shop.photograph(date)
@@ -86,7 +87,7 @@ def test_five_nights_are_each_labelled_once_whatever_happens_in_them(head: Head,
     shop.photograph(KILLED_NIGHT)
     kill_once_planned(head, shop, f"maskrcnn-{KILLED_NIGHT}")
     assert shop.complete() == DATES[:3]
-    again = head.submit(*shop.command(), submission_id=f"maskrcnn-{KILLED_NIGHT}")
+    again = start(head, shop, f"maskrcnn-{KILLED_NIGHT}")
     assert again.returncode != 0
     assert "already exists" in again.stdout + again.stderr, "no night runs twice under one id, not even a killed one"
     submit(head, shop, f"maskrcnn-{KILLED_NIGHT}-retry1")
@@ -94,7 +95,7 @@ def test_five_nights_are_each_labelled_once_whatever_happens_in_them(head: Head,
     submit(head, shop, f"maskrcnn-{DATES[4]}")
 
     before = files(shop.output)
-    assert head.submit(*shop.command(), submission_id=f"maskrcnn-{DATES[4]}").returncode != 0
+    assert start(head, shop, f"maskrcnn-{DATES[4]}").returncode != 0
     assert files(shop.output) == before
     assert [shop.figures(date).total() for date in DATES] == [PHOTOS_A_NIGHT] * 5
     assert shop.figures(KILLED_NIGHT) == shop.figures(DATES[4]) == {"ok": 12}
@@ -110,10 +111,15 @@ def test_five_nights_are_each_labelled_once_whatever_happens_in_them(head: Head,
     ]  # fmt: skip
 
 
+def start(head: Head, shop: Shop, submission_id: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Submit a night as cron would, the code being part of the machines' image."""
+    return head.submit("--submission-id", submission_id, *options, "--", *shop.command(), uploads=False)
+
+
 def submit(head: Head, shop: Shop, submission_id: str) -> None:
     """Run a night to its end; every line that it says is JSON, and names its run."""
     runs_before = shop.records().keys()
-    done = head.submit(*shop.command(), submission_id=submission_id)
+    done = start(head, shop, submission_id)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (run_id,) = shop.records().keys() - runs_before
     said = [line for line in head.driver_lines(submission_id) if not re.match(RAYS_OWN, line)]
@@ -127,7 +133,7 @@ def kill_once_planned(head: Head, shop: Shop, submission_id: str) -> None:
     """Start a night and kill its command after it has planned, before all is labelled."""
     plans, parts = shop.output / "plans", shop.output / "table"
     num_plans = len(list(plans.iterdir()))
-    assert head.submit(*shop.command(), submission_id=submission_id, wait=False).returncode == 0
+    assert start(head, shop, submission_id, "--no-wait").returncode == 0
     deadline = time.monotonic() + 90
     while len(list(plans.iterdir())) == num_plans:
         assert time.monotonic() < deadline, head.driver_lines(submission_id)
