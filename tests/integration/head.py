@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,24 +33,20 @@ class Head:
     metrics_url: str
     environment: dict[str, str]
 
-    def submit(self, *words: str, submission_id: str = "", wait: bool = True) -> subprocess.CompletedProcess[str]:
-        """Submit a Python command, with a checkout as its folder.
+    def submit(self, *words: str, uploads: bool = True) -> subprocess.CompletedProcess[str]:
+        """Submit a Python command, and wait for its end.
 
-        A copy of its own each time: Ray tells folders apart by their content, and may still be deleting that of a
-        submission that has just ended.
+        Args:
+            words: of the command; options of ``ray job submit`` go before a ``--``.
+            uploads: this checkout as the command's folder; else it is there as an installed package would be.
         """
-        options = [*(["--submission-id", submission_id] if submission_id else []), *([] if wait else ["--no-wait"])]
-        command = [
-            RAY, "job", "submit", "--address", self.address, "--working-dir", ".", *options, "--", sys.executable,
-            *words,
-        ]  # fmt: skip
-        with tempfile.TemporaryDirectory() as checkout:
-            for name in ("jobs", "maskrcnn"):
-                shutil.copytree(PROJECT_ROOT / name, f"{checkout}/{name}", ignore=shutil.ignore_patterns("__pycache__"))
-            Path(checkout, "submission.txt").write_text(str(uuid.uuid4()))
-            return subprocess.run(
-                command, cwd=checkout, env=self.environment, capture_output=True, text=True, timeout=400, check=False
-            )
+        own, command = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else ((), words)
+        environment = json.dumps({"env_vars": {"PYTHONPATH": str(PROJECT_ROOT)}})
+        code = ["--working-dir", "."] if uploads else ["--runtime-env-json", environment]
+        line = [RAY, "job", "submit", "--address", self.address, *code, *own, "--", sys.executable, *command]
+        return subprocess.run(
+            line, cwd=PROJECT_ROOT, env=self.environment, capture_output=True, text=True, timeout=400, check=False
+        )
 
     def jobs(self) -> dict[str, dict[str, Any]]:
         """Ask the cluster for its submitted jobs, by submission id."""
