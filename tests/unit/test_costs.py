@@ -126,6 +126,7 @@ def build(tally: Tally, **more: Any) -> dict[str, Any]:
         seconds=40.0,
         config=CONFIG,
         settings=SETTINGS,
+        num_outside_sample=0,
         num_listed=100,
         pool=Pool(1, 1, 0, 2),
         tally=tally,
