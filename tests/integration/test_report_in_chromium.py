@@ -226,21 +226,21 @@ def test_the_keyboard_leads_everywhere(chromium: Browser, site: str) -> None:
     with chromium.page(f"{site}/gallery.html") as page:
         page.wait_for_selector(".tile[data-drawn]")
         page.keyboard.press("/")
-        assert page.evaluate("document.activeElement.id") == "search"
+        page.wait_for_function("() => document.activeElement.id === 'search'")
         page.keyboard.press("Escape")
         for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
             page.keyboard.press(key)
         columns = page.evaluate(
             "getComputedStyle(document.getElementById('grid')).gridTemplateColumns.split(' ').length"
         )
-        assert page.evaluate("document.activeElement.dataset.place") == str(columns)
+        page.wait_for_function(f"() => document.activeElement.dataset.place === '{columns}'")
         page.keyboard.press("Enter")
         page.wait_for_selector("#viewer[open]")
         page.keyboard.press("ArrowRight")
         page.wait_for_function(
             f"() => document.getElementById('viewer-name').textContent === 'photo-{columns + 1:02d}.jpg'"
         )
-        assert page.evaluate("location.hash") == f"#image={columns + 1}"
+        page.wait_for_function(f"() => location.hash === '#image={columns + 1}'")
         page.keyboard.press("ArrowLeft")
         page.keyboard.press("ArrowLeft")
         page.wait_for_function(
@@ -248,6 +248,7 @@ def test_the_keyboard_leads_everywhere(chromium: Browser, site: str) -> None:
         )
         page.keyboard.press("Escape")
         page.wait_for_selector("#viewer", state="hidden")
+        page.wait_for_function("() => document.activeElement.dataset.place !== undefined")
         page.keyboard.press("End")
         page.keyboard.press("Enter")
         page.wait_for_selector("#viewer[open]")
