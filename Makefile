@@ -7,7 +7,7 @@ BIN := .venv/bin
 setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
-	@echo "Installing into .venv (about 6 GB, once; the log is .venv/install.log) ..."
+	@echo "Installing into .venv (about 7 GB and some minutes, once; the log is .venv/install.log) ..."
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' > .venv/install.log 2>&1 \
 		|| { tail -n 20 .venv/install.log; exit 1; }

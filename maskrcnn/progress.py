@@ -118,21 +118,27 @@ class Progress:
         return progress_line(self._label, num_done, num_failed, self._num_images, elapsed_s)
 
 
-def progress_of(label: str) -> Callable[[int, int], None]:
-    """Give what shows progress, told the images done and all there are, where the work itself finds these out."""
-    shown: list[Progress] = []
-    is_over: list[bool] = []
+class ProgressOf:
+    """Shows progress where the work itself finds out how much there is.
 
-    def show(num_done: int, num_images: int) -> None:
-        if not shown:
-            shown.append(Progress(num_images, label))
+    Args:
+        label: what is being done, for the line.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._progress: Progress | None = None
+        self._is_over = False
+
+    def __call__(self, num_done: int, num_images: int) -> None:
+        """Show the images done so far, of all there are."""
+        if self._progress is None:
+            self._progress = Progress(num_images, self._label)
         if num_done < num_images:
-            shown[0].update(num_done, 0)
-        elif not is_over:
-            is_over.append(True)
-            shown[0].finish(num_done, 0)
-
-    return show
+            self._progress.update(num_done, 0)
+        elif not self._is_over:
+            self._is_over = True
+            self._progress.finish(num_done, 0)
 
 
 def progress_line(label: str, num_done: int, num_failed: int, num_images: int, elapsed_s: float) -> str:

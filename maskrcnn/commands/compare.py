@@ -13,7 +13,7 @@ from maskrcnn.comparison.gate import load_gate
 from maskrcnn.comparison.job import Comparison, ComparisonConfig, compare_tables
 from maskrcnn.comparison.page import PAGE, check_output, describe_comparison, write_comparison
 from maskrcnn.errors import OutputError, StorageError
-from maskrcnn.progress import progress_of
+from maskrcnn.progress import ProgressOf
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def compare(arguments: CompareArguments) -> int:
         check_output(arguments.output)
     except StorageError as error:
         raise OutputError("--output", f"cannot be read: {error.reason}", error.uri) from error
-    comparison = compare_tables(config, progress_of("comparing"))
+    comparison = compare_tables(config, ProgressOf("comparing"))
     print(describe_comparison(comparison))
     try:
         write_comparison(comparison, arguments.output, arguments.images)

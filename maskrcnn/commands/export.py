@@ -9,7 +9,7 @@ from maskrcnn.commands.command_line import DONE, run_command
 from maskrcnn.config import warn_if_unusual
 from maskrcnn.exports.job import ExportReport, export_predictions
 from maskrcnn.exports.settings import ExportConfig
-from maskrcnn.progress import progress_of
+from maskrcnn.progress import ProgressOf
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ExportArguments:
 
 def export(arguments: ExportArguments) -> int:
     """Export and tell what was written."""
-    print(describe_export(export_predictions(arguments.to_config(), progress_of("exporting"))))
+    print(describe_export(export_predictions(arguments.to_config(), ProgressOf("exporting"))))
     return DONE
 
 

@@ -11,7 +11,7 @@ from maskrcnn.commands.command_line import DONE, NOT_AS_IT_SHOULD_BE, run_comman
 from maskrcnn.counting import page as counting
 from maskrcnn.counting.page import CountsReport
 from maskrcnn.errors import InputError
-from maskrcnn.progress import progress_of
+from maskrcnn.progress import ProgressOf
 from maskrcnn.report.job import Report, write_report
 from maskrcnn.report.settings import ReportConfig
 from maskrcnn.report.site import Site
@@ -77,7 +77,7 @@ def report(arguments: ReportArguments) -> int:
         if counts is not None:
             counting.write_counts(site, counts, arguments.images)
 
-    written = write_report(arguments.to_config(), progress_of("drawing"), write_more)
+    written = write_report(arguments.to_config(), ProgressOf("drawing"), write_more)
     if counts is not None:
         print(counting.describe_counts(counts))
     print(describe_report(written))
@@ -87,7 +87,7 @@ def report(arguments: ReportArguments) -> int:
 def _count(arguments: ReportArguments) -> CountsReport:
     """Count before anything is written, so that groups and nights that cannot be leave no half a site."""
     return counting.count_nights(
-        arguments.predictions, arguments.by, night=arguments.night, on_progress=progress_of("counting")
+        arguments.predictions, arguments.by, night=arguments.night, on_progress=ProgressOf("counting")
     )
 
 

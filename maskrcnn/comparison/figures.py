@@ -10,9 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.comparison.matching import Instances, Matches
-
-Group = tuple[str | None, ...]
-"""A value for each name of the grouping."""
+from maskrcnn.labelling.groups import Group
 
 _NAMES = ("num_a", "num_b", "num_matched", "sum_iou", "sum_score_a", "sum_score_b", "sum_shift")
 _A, _B, _MATCHED, _IOU, _SCORE_A, _SCORE_B, _SHIFT = range(len(_NAMES))

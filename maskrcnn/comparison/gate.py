@@ -24,8 +24,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from maskrcnn import storage
-from maskrcnn.comparison.figures import NOTHING, Figures, Group, group_label
+from maskrcnn.comparison.figures import NOTHING, Figures, group_label
 from maskrcnn.errors import InputError, StorageError
+from maskrcnn.labelling.groups import Group
 
 _SHARE_LIMITS = ("min_matched_iou", "min_agreement", "max_lost_share", "max_gained_share")
 _FIGURE_LIMITS = (*_SHARE_LIMITS, "max_count_change")

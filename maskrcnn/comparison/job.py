@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from maskrcnn.comparison.figures import NOTHING, Figures, Group, Tally
+from maskrcnn.comparison.figures import NOTHING, Figures, Tally
 from maskrcnn.comparison.gate import Exceeded, Gate, find_exceeded
 from maskrcnn.comparison.matching import match
 from maskrcnn.comparison.rows import Vocabulary, are_comparable, have_masks, to_instances, were_labelled
@@ -17,7 +17,7 @@ from maskrcnn.comparison.worst import Difference, Worst
 from maskrcnn.config import check
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
-from maskrcnn.labelling.groups import parse_grouping
+from maskrcnn.labelling.groups import Group, groups_of, parse_grouping
 
 MOST_ERRORS_LISTED = 100
 
@@ -132,12 +132,12 @@ def compare_tables(
     for rows_a, rows_b in pair.batches(grouping.columns_read):
         _count(counts, new_errors, rows_a, rows_b)
         rows_labelled = rows_a.filter(pa.array(were_labelled(rows_a)))
-        labelled_groups |= dict.fromkeys(_groups(grouping.label(rows_labelled), len(rows_labelled)), NOTHING)
+        labelled_groups |= dict.fromkeys(groups_of(grouping.label(rows_labelled), grouping.names), NOTHING)
         is_compared = pa.array(are_comparable(rows_a, rows_b))
         num_done += len(rows_a)
         on_progress(num_done, pair.num_common)
         rows_a, rows_b = rows_a.filter(is_compared), rows_b.filter(is_compared)
-        groups: Sequence[Group] = _groups(grouping.label(rows_a), len(rows_a))
+        groups = groups_of(grouping.label(rows_a), grouping.names)
         has_masks = have_masks(rows_a) & have_masks(rows_b)
         counts.compared += len(rows_a)
         counts.by_masks += int(has_masks.sum())
@@ -194,12 +194,6 @@ def _threshold(wanted: float | None, lowest_fair: float) -> float:
         rule = f"must be {lowest_fair:g} or more, which one of the tables was labelled with, got {wanted:g}"
         raise InputError("--score-threshold", rule)
     return wanted
-
-
-def _groups(labels: pa.Table, num_rows: int) -> list[Group]:
-    if not labels.num_columns:
-        return [()] * num_rows
-    return list(zip(*(column.to_pylist() for column in labels.columns), strict=True))
 
 
 def _count(counts: ImageCounts, new_errors: list[NewError], a: pa.Table, b: pa.Table) -> None:

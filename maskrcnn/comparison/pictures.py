@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.comparison.worst import Difference, Found
-from maskrcnn.drawing import Mark, draw_marks
+from maskrcnn.drawing import COLORS, Mark, draw_marks
 from maskrcnn.report.photos import load_photo
+from maskrcnn.report.pictures import to_jpeg
 
 PICTURE_PX = 720
-MATCHED, LOST, GAINED = (0, 158, 115), (213, 94, 0), (0, 114, 178)
-"""Told apart by people of any colour vision. Source: Okabe and Ito, "Color Universal Design" (2008)."""
+MATCHED, LOST, GAINED = COLORS[0], COLORS[1], COLORS[5]
 
 _PHOTOS_AT_ONCE = 4
 """Each may be as large as the labelling job allowed; as pictures they are small."""
@@ -63,6 +62,4 @@ def _draw(photo: NDArray[np.uint8], found: Sequence[Found], lonely: str, color: 
     colors = dict.fromkeys(matched, MATCHED) | {f"{lonely} {one.category}": color for one in found if not one.iou}
     in_order = sorted(found, key=lambda one: one.iou == 0)
     marks = [Mark(one.mask, one.category if one.iou else f"{lonely} {one.category}", one.score) for one in in_order]
-    sink = io.BytesIO()
-    draw_marks(photo, marks, colors, PICTURE_PX).save(sink, "JPEG", quality=85)
-    return sink.getvalue()
+    return to_jpeg(draw_marks(photo, marks, colors, PICTURE_PX), quality=85)

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskrcnn.coco import rle
-from maskrcnn.comparison.figures import Group
 from maskrcnn.comparison.matching import Instances, Matches
+from maskrcnn.labelling.groups import Group
 
 
 @dataclass(frozen=True)

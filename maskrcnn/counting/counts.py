@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
 from maskrcnn.labelling.dates import iso_dates
-from maskrcnn.labelling.groups import DATE, Grouping
+from maskrcnn.labelling.groups import DATE, Group, Grouping, groups_of
 
-Group = tuple[str | None, ...]
-"""A value for each name of the grouping, but the date."""
 Cell = tuple[str | None, Group]
-"""A night and a group."""
+"""A night and a group, without the date."""
 
 COUNT_FIELDS = (
     pa.field("category_id", pa.int32()),
@@ -147,9 +145,7 @@ class _Tally:
     def _cells_of(self, batch: pa.Table) -> NDArray[np.int32]:
         labels = self._grouping.label(batch)
         dates = (_read_dates(labels[DATE]) if DATE in labels.column_names else batch[DATE]).to_pylist()
-        groups: Sequence[Group] = [()] * len(batch)
-        if self._names:
-            groups = list(zip(*(labels[name].to_pylist() for name in self._names), strict=True))
+        groups = groups_of(labels, self._names)
         cells = [self._cells.setdefault(cell, len(self._cells)) for cell in zip(dates, groups, strict=True)]
         return np.array(cells, np.int32)
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.config import check
-from maskrcnn.counting.counts import Counts, Group
+from maskrcnn.counting.counts import Counts
+from maskrcnn.labelling.groups import Group
 
 MAD_TO_SIGMA = 1.4826
 """For a normal distribution."""

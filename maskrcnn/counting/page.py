@@ -15,14 +15,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from maskrcnn import storage
-from maskrcnn.counting.counts import COUNT_FIELDS, Counts, Group, count_instances
+from maskrcnn.counting.counts import COUNT_FIELDS, Counts, count_instances
 from maskrcnn.counting.drift import Drift, DriftRule, Trend, find_drift
 from maskrcnn.counting.shelves import EmptyShelf, find_empty_shelves
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
-from maskrcnn.labelling.groups import parse_grouping
+from maskrcnn.labelling.groups import Group, parse_grouping
 from maskrcnn.printable import printable
 from maskrcnn.report.photos import load_photo, locate
+from maskrcnn.report.pictures import to_jpeg
 from maskrcnn.report.site import Site
 
 PAGE, PARQUET, JSON = "counts.html", "counts.parquet", "counts.json"
@@ -253,9 +254,7 @@ def _write_pictures(
             return None
         picture = Image.fromarray(photo)
         picture.thumbnail((PICTURE_PX, PICTURE_PX))
-        sink = io.BytesIO()
-        picture.save(sink, "JPEG", quality=85)
-        return sink.getvalue()
+        return to_jpeg(picture, quality=85)
 
     with ThreadPoolExecutor(_PHOTOS_AT_ONCE) as threads:
         for place, ((shelf, uri), picture) in enumerate(zip(shelves, threads.map(draw, photo_uris), strict=True)):

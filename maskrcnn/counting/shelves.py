@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.counting.counts import FAILED, Counts, Group
+from maskrcnn.counting.counts import FAILED, Counts
+from maskrcnn.labelling.groups import Group
 
 MOST_SHARE = 0.5
 """Of the usual count: more is no empty shelf."""

@@ -13,6 +13,8 @@ from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
 
 DATE = "date"
+Group = tuple[str | None, ...]
+"""A value for each name of a grouping."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,18 @@ class Grouping:
             found = pc.extract_regex(rows["image_uri"], pattern)
             labels |= {name: pc.struct_field(found, name) for name in re.compile(pattern).groupindex}
         return pa.table(labels) if labels else rows.select([])
+
+
+def groups_of(labels: pa.Table, names: Sequence[str]) -> list[Group]:
+    """Give each row's group.
+
+    Args:
+        labels: as `Grouping.label` gives them.
+        names: of its columns, in the group's order; none: all rows are of one group.
+    """
+    if not names:
+        return [()] * len(labels)
+    return list(zip(*(labels[name].to_pylist() for name in names), strict=True))
 
 
 def parse_grouping(words: Sequence[str], rows: CurrentRows, *, reserved: Collection[str] = ()) -> Grouping:

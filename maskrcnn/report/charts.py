@@ -53,9 +53,6 @@ _SETTINGS: dict[Any, Any] = {
     "grid.color": LINE,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
-    "legend.facecolor": PAPER,
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.85,
     "legend.fontsize": 8.5,
 }
 

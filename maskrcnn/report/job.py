@@ -33,7 +33,7 @@ from maskrcnn.report.site import Site, check_folder, script
 from maskrcnn.report.tally import COLUMNS as TALLIED
 from maskrcnn.report.tally import Tally
 
-MARKER = "report.json"
+MARKER, MADE_BY = "report.json", "maskrcnn report"
 """A file that says whose folder this is, since a report replaces what an earlier one left there."""
 ROWS_AT_ONCE = 1024
 MOST_CATEGORIES = 500
@@ -121,7 +121,7 @@ def _telling(made: Iterable[tuple[str, bytes]], tell: Callable[[], None]) -> Ite
 def _open_site(config: ReportConfig, *, has_scores: bool, has_training: bool) -> Site:
     """Claim the folder, before anything is written into it."""
     uri = storage.normalise(config.output_uri)
-    check_folder(uri, MARKER, "maskrcnn report")
+    check_folder(uri, MARKER, MADE_BY)
     pages = [("index.html", "Overview"), ("gallery.html", "Gallery")]
     if has_scores:
         pages.append(("scores.html", "Scores"))
@@ -130,7 +130,7 @@ def _open_site(config: ReportConfig, *, has_scores: bool, has_training: bool) ->
     pages += config.more_pages
     site = Site(uri, f"Report of {config.predictions_uri.rstrip('/')}", pages)
     site.remember_earlier()
-    site.write(MARKER, json.dumps({"made_by": "maskrcnn report"}).encode())
+    site.write(MARKER, json.dumps({"made_by": MADE_BY}).encode())
     site.write_assets(*SCRIPTS)
     return site
 
@@ -201,7 +201,7 @@ def _write_plots(site: Site, charts: list[Chart]) -> None:
 
 def _summary(config: ReportConfig, tally: Tally, num_shown: int) -> dict[str, Any]:
     return {
-        "made_by": "maskrcnn report",
+        "made_by": MADE_BY,
         "predictions": config.predictions_uri,
         "images": tally.num_images,
         "labelled": tally.num_labelled,

@@ -89,7 +89,7 @@ def make_pictures(body: bytes, size: tuple[int, int], max_pixels: int, decoded: 
         if isinstance(pixels, BadImage):
             return pixels
         large = _within(Image.fromarray(pixels), LARGE_PX)
-        return Pictures(_to_jpeg(large), _to_jpeg(_within(large, THUMBNAIL_PX)))
+        return Pictures(to_jpeg(large, _QUALITY), to_jpeg(_within(large, THUMBNAIL_PX), _QUALITY))
     finally:
         decoded.release(num_bytes)
 
@@ -126,7 +126,8 @@ def _within(image: Image.Image, side_px: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def _to_jpeg(image: Image.Image) -> bytes:
+def to_jpeg(image: Image.Image, quality: int) -> bytes:
+    """Encode a picture."""
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=_QUALITY)
+    image.save(file, "JPEG", quality=quality)
     return file.getvalue()

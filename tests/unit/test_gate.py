@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from maskrcnn.comparison.figures import NOTHING, Figures, Group
+from maskrcnn.comparison.figures import NOTHING, Figures
 from maskrcnn.comparison.gate import Gate, find_exceeded, load_gate, parse_gate
 from maskrcnn.errors import InputError
+from maskrcnn.labelling.groups import Group
 from tests.conftest import PROJECT_ROOT
 
 GOOD = Figures(100, 200, 202, 190, mean_iou=0.95, mean_score_a=0.9, mean_score_b=0.9, mean_score_shift=0.0)

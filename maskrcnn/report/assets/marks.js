@@ -70,25 +70,17 @@ window.marks = (() => {
     const pen = canvas.getContext("2d");
     const scale = fit * outlines.scale * ratio;
     const left = (width - size.width * fit) / 2 * ratio, top = (height - size.height * fit) / 2 * ratio;
+    const placed = new DOMMatrix([scale, 0, 0, scale, left, top]);
     shapes.forEach((shape) => {
       const path = new Path2D();
-      if (drawsRings(shape, view)) {
-        shape.rings.forEach((ring) => {
-          // A ring of its own: after closePath a line would go on from the ring before.
-          path.moveTo(left + ring[0] * scale, top + ring[1] * scale);
-          for (let at = 2; at < ring.length; at += 2) path.lineTo(left + ring[at] * scale, top + ring[at + 1] * scale);
-          path.closePath();
-        });
-        if (shape.isFilled) {
-          pen.globalAlpha = .3;
-          pen.fillStyle = shape.style.color;
-          pen.fill(path, "evenodd");
-          pen.globalAlpha = 1;
-        }
-      }
-      if (drawsBox(shape, view)) {
-        const [x, y, w, h] = shape.box;
-        path.rect(left + x * scale, top + y * scale, w * scale, h * scale);
+      path.addPath(new Path2D(pathOf(shape, 1, view)), placed);
+      if (shape.isFilled && drawsRings(shape, view)) {
+        const rings = new Path2D();
+        rings.addPath(new Path2D(ringsOf(shape, 1)), placed);
+        pen.globalAlpha = .3;
+        pen.fillStyle = shape.style.color;
+        pen.fill(rings, "evenodd");
+        pen.globalAlpha = 1;
       }
       pen.lineJoin = "round";
       pen.setLineDash([]);
@@ -110,16 +102,19 @@ window.marks = (() => {
     return element;
   }
 
-  function pathOf(shape, scale, view) {
+  function ringsOf(shape, scale) {
     let path = "";
-    if (drawsRings(shape, view)) {
-      shape.rings.forEach((ring) => {
-        for (let at = 0; at < ring.length; at += 2) {
-          path += `${at ? "L" : "M"}${ring[at] * scale} ${ring[at + 1] * scale}`;
-        }
-        path += "Z";
-      });
-    }
+    shape.rings.forEach((ring) => {
+      for (let at = 0; at < ring.length; at += 2) {
+        path += `${at ? "L" : "M"}${ring[at] * scale} ${ring[at + 1] * scale}`;
+      }
+      path += "Z";
+    });
+    return path;
+  }
+
+  function pathOf(shape, scale, view) {
+    let path = drawsRings(shape, view) ? ringsOf(shape, scale) : "";
     if (drawsBox(shape, view)) {
       const [x, y, w, h] = shape.box.map((side) => side * scale);
       path += `M${x} ${y}h${w}v${h}h${-w}Z`;
