@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
-from maskrcnn.commands.help import render_help
+from maskrcnn.commands.help import FRAME, RULE, render_help
 from maskrcnn.config import UnusualValueWarning, flag
 from maskrcnn.errors import AccessError, InputError, MaskrcnnError, NotFoundError
 from maskrcnn.log_lines import LogFormat, LogStyle, new_run_id, set_up_logs
@@ -33,10 +33,6 @@ LOG_FORMAT = "log_format"
 _TROUBLE_WITH_A_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG})
 
 _Arguments = TypeVar("_Arguments")
-
-_FRAME = " ╭╮╰╯│"
-_RULE = re.compile(r"[─-]{5,}")
-"""Between the sections of a box; drawn with hyphens where the terminal is not known to take UTF-8."""
 
 
 def run_command(
@@ -181,8 +177,8 @@ def _sections(box: str) -> list[list[str]]:
     """Give a box's lines, without frame and title; the first section is the complaint, the others are hints."""
     sections: list[list[str]] = [[]]
     for framed in box.splitlines()[1:]:
-        line = framed.strip(_FRAME)
-        if _RULE.fullmatch(line):
+        line = framed.strip(FRAME)
+        if RULE.fullmatch(line):
             sections.append([])
         elif line:
             sections[-1].append(line)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 INDENT = 26
 """Columns before an option's text."""
 MAX_WIDTH = 100
-_FRAME = " ╭╮╰╯│|+"
+FRAME = " ╭╮╰╯│|+"
+"""What the CLI library draws its boxes with."""
 _TITLE = re.compile(r"[─-]*\s*(positional arguments|.*?options)\s*[─-]*", re.IGNORECASE)
-_RULE = re.compile(r"[─-]{5,}")
+RULE = re.compile(r"[─-]{5,}")
+"""Between the sections of a box; drawn with hyphens where the terminal is not known to take UTF-8."""
 
 
 @dataclass
@@ -67,16 +69,16 @@ def _parse(shown: str) -> tuple[list[str], list[_Box]]:
     head: list[str] = []
     boxes: list[_Box] = []
     for framed in shown.splitlines():
-        line = framed.strip(_FRAME)
+        line = framed.strip(FRAME)
         title = _TITLE.fullmatch(line)
         if title and not framed.startswith(("│", "|", "usage")):
             boxes.append(_Box(title[1], "", []))
         elif not boxes:
             head += [line] if line else []
-        elif (line.startswith("-") or _is_argument(boxes[-1], framed)) and not _RULE.fullmatch(line):
+        elif (line.startswith("-") or _is_argument(boxes[-1], framed)) and not RULE.fullmatch(line):
             invocation, _, text = line.partition("  ")
             boxes[-1].options.append(_Option(invocation, text.strip()))
-        elif line and not _RULE.fullmatch(line):
+        elif line and not RULE.fullmatch(line):
             _continue(boxes[-1], line)
     return head, boxes
 

@@ -19,7 +19,7 @@ import torch
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.model.bundle import Category, save_bundle
 from maskrcnn.model.network import build_network
-from maskrcnn.synthetic import write_shelves
+from maskrcnn.synthetic import CATEGORIES, write_shelves
 from tests.conftest import PROJECT_ROOT, s3_client
 from tests.doc_pages import PAGES, Block, read_blocks, words_of_job
 
@@ -62,8 +62,6 @@ def path_of_the_environment() -> str:
 
 def write_bundle(folder: Path) -> None:
     """Write a model of the demo's categories that finds something in every picture, and learns from none."""
-    from maskrcnn.synthetic.products import CATEGORIES
-
     torch.manual_seed(0)
     model = ModelConfig(backbone="resnet18", num_labels=len(CATEGORIES) + 1, max_proposals=24)
     preprocess, thresholds = PreprocessConfig(min_size_px=32, max_size_px=64), ThresholdConfig(0.3, 0.5, 8)
