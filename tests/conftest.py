@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
+from maskrcnn import log_lines
 from tests.browser import chromium as chromium
 from tests.faults.proxy import FaultProxy
 
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def no_style_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the run that a command within this process named: a process runs one command, and the tests many."""
+    monkeypatch.setattr(log_lines, "_style", log_lines.LogStyle())
 
 
 @pytest.fixture(scope="session")
