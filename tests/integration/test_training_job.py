@@ -143,7 +143,7 @@ def test_a_killed_driver_resumes_on_one_worker(shelves: Path, undisturbed: Undis
     assert TrainingJob(resumed).run().was_done, "nothing is left to do"
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over(
+def test_a_damaged_newest_checkpoint_is_passed_over_by_as_many_workers_as_there_is_room_for(
     shelves: Path, undisturbed: Undisturbed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -153,7 +153,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     body[len(body) // 2] ^= 1
     path.write_bytes(body)
     shutil.rmtree(output / "bundle-last")
-    report = TrainingJob(arguments(shelves, output, resume=True)).run()
+    # How many that is depends on what the cluster still keeps for trainings before; the losses do not.
+    report = TrainingJob(arguments(shelves, output, num_workers="1,2", resume=True)).run()
     assert report.state.step == EPOCHS * STEPS_PER_EPOCH
     said = capsys.readouterr().out
     assert "passed over a damaged checkpoint" in said
@@ -176,10 +177,10 @@ def test_losses_that_are_not_finite_name_their_image_and_stop_the_training(
 def test_validation_on_two_workers_gives_one_workers_numbers_and_keeps_the_best(
     shelves: Path, local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    numbers = {}
-    for workers, count in (("1", 1), ("1,2", 2)):  # the second as many as there is room for
-        output = tmp_path / workers
-        changes = {"num_workers": workers, "batch_size": 4 // count, "learning_rate": 1e-5 / count}
+    numbers: dict[int, list[float]] = {}
+    for workers in (1, 2):
+        output = tmp_path / str(workers)
+        changes = {"num_workers": str(workers), "batch_size": 4 // workers, "learning_rate": 1e-5 / workers}
         val = {"val_images": f"{shelves}/images", "val_annotations": f"{shelves}/annotations.json"}
         report = TrainingJob(arguments(shelves, output, ema_decay=0.9, **changes, **val)).run()
         validations = [line for line in read_metrics(str(output)) if "validation" in line]
@@ -189,5 +190,5 @@ def test_validation_on_two_workers_gives_one_workers_numbers_and_keeps_the_best(
         document = json.loads((output / "bundle" / "model.json").read_text())
         assert document["provenance"]["step"] == report.state.best_step
         assert list((output / "tensorboard").iterdir())
-        assert f"{count} worker(s) at step 0 of 6" in capsys.readouterr().out
-    assert numbers["1"] == pytest.approx(numbers["1,2"], abs=0.02)
+        assert f"{workers} worker(s) at step 0 of 6" in capsys.readouterr().out
+    assert numbers[1] == pytest.approx(numbers[2], abs=0.02)
