@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -47,16 +51,21 @@ def predict_dataset(
     found: dict[str, list[Any]] = {"category_ids": [], "scores": [], "bboxes": []}
     segmentations: list[Any] = []
     chosen = range(dataset.num_images) if indices is None else indices
-    for begin in range(0, len(chosen), batch_size):
-        batch = chosen[begin : begin + batch_size]
-        images = [_load_image(predictor, dataset, index, images_uri) for index in batch]
-        for index, detections in zip(batch, predictor(images, with_masks=with_masks), strict=True):
-            image_ids += [int(dataset.image_ids[index])] * len(detections)
-            found["category_ids"].append(detections.category_ids.numpy())
-            found["scores"].append(detections.scores.numpy())
-            found["bboxes"].append(box_convert(detections.boxes, "xyxy", "xywh").numpy())
-            segmentations += detections.rles
-        on_progress(begin + len(batch))
+
+    def load(index: int) -> DecodedImage:
+        return _load_image(predictor, dataset, index, images_uri)
+
+    with closing(_load_ahead(load, chosen, 2 * batch_size)) as loaded:
+        for begin in range(0, len(chosen), batch_size):
+            batch = chosen[begin : begin + batch_size]
+            images = list(itertools.islice(loaded, len(batch)))
+            for index, detections in zip(batch, predictor(images, with_masks=with_masks), strict=True):
+                image_ids += [int(dataset.image_ids[index])] * len(detections)
+                found["category_ids"].append(detections.category_ids.numpy())
+                found["scores"].append(detections.scores.numpy())
+                found["bboxes"].append(box_convert(detections.boxes, "xyxy", "xywh").numpy())
+                segmentations += detections.rles
+            on_progress(begin + len(batch))
     return CocoResults(
         place="the bundle's predictions",
         image_ids=np.array(image_ids, np.int64),
@@ -65,6 +74,21 @@ def predict_dataset(
         bboxes=np.concatenate([np.zeros((0, 4), np.float64), *found["bboxes"]]),
         segmentations=SizedSegmentations.from_rles(segmentations) if with_masks else None,
     )
+
+
+def _load_ahead(load: Callable[[int], DecodedImage], indices: Sequence[int], num_ahead: int) -> Generator[DecodedImage]:
+    """Load images in order, the next ones while the caller works on those that it has."""
+    with ThreadPoolExecutor(num_ahead, thread_name_prefix="load-image") as pool:
+        waiting: deque[Future[DecodedImage]] = deque()
+        try:
+            for index in indices:
+                waiting.append(pool.submit(load, index))
+                if len(waiting) > num_ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _load_image(predictor: AnyPredictor, dataset: CocoDataset, index: int, images_uri: str) -> DecodedImage:

@@ -174,21 +174,17 @@ def test_losses_that_are_not_finite_name_their_image_and_stop_the_training(
     assert len(skipped) >= 1, "the first one was skipped, and the training went on"
 
 
-def test_validation_on_two_workers_gives_one_workers_numbers_and_keeps_the_best(
+def test_two_workers_validate_and_keep_the_best(
     shelves: Path, local_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    numbers: dict[int, list[float]] = {}
-    for workers in (1, 2):
-        output = tmp_path / str(workers)
-        changes = {"num_workers": str(workers), "batch_size": 4 // workers, "learning_rate": 1e-5 / workers}
-        val = {"val_images": f"{shelves}/images", "val_annotations": f"{shelves}/annotations.json"}
-        report = TrainingJob(arguments(shelves, output, ema_decay=0.9, **changes, **val)).run()
-        validations = [line for line in read_metrics(str(output)) if "validation" in line]
-        assert [line["step"] for line in validations] == [3, 6]
-        numbers[workers] = [line["validation"]["segm"]["AP"] for line in validations]
-        assert report.state.best_score == max(numbers[workers])
-        document = json.loads((output / "bundle" / "model.json").read_text())
-        assert document["provenance"]["step"] == report.state.best_step
-        assert list((output / "tensorboard").iterdir())
-        assert f"{workers} worker(s) at step 0 of 6" in capsys.readouterr().out
-    assert numbers[1] == pytest.approx(numbers[2], abs=0.02)
+    unseen = write_shelves(tmp_path / "unseen", 3, seed=6, width=64, height=64, num_boards=1)
+    val = {"val_images": f"{unseen.parent}/images", "val_annotations": str(unseen)}
+    output = tmp_path / "out"
+    report = TrainingJob(arguments(shelves, output, ema_decay=0.9, **val)).run()
+    assert "2 worker(s) at step 0 of 6" in capsys.readouterr().out
+    validations = [line for line in read_metrics(str(output)) if "validation" in line]
+    assert [line["step"] for line in validations] == [3, 6]
+    assert report.state.best_score == max(line["validation"]["segm"]["AP"] for line in validations)
+    document = json.loads((output / "bundle" / "model.json").read_text())
+    assert document["provenance"]["step"] == report.state.best_step
+    assert list((output / "tensorboard").iterdir())
