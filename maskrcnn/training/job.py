@@ -39,7 +39,7 @@ from maskrcnn.training.settings import RunSettings
 from maskrcnn.training.step import LossHook
 from maskrcnn.training.trainer import run_group
 from maskrcnn.training.transforms import AugmentConfig
-from maskrcnn.training.validation import check_scorable
+from maskrcnn.training.validation import ValidationTurns, check_scorable
 
 _Loaded = TypeVar("_Loaded")
 
@@ -190,8 +190,10 @@ class TrainingJob:
             provenance={"training_set": arguments.annotations, "arguments": arguments_to_json(arguments)},
             loader_workers=loader_workers if loader_workers is not None else 4 if group.num_gpus else 0,
             cache_bytes=int(arguments.cache_gib * 2**30),
-            validate_steps=_steps_of(arguments.validate_epochs, steps_per_epoch),
-            validate_s=arguments.validate_minutes * 60,
+            validation_turns=ValidationTurns(
+                every_steps=_steps_of(arguments.validate_epochs, steps_per_epoch),
+                every_s=arguments.validate_minutes * 60,
+            ),
             save_steps=_steps_of(arguments.save_epochs, steps_per_epoch),
             save_s=arguments.save_minutes * 60,
             keep_checkpoints=arguments.keep_checkpoints,

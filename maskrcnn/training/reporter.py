@@ -12,6 +12,7 @@ import torch
 
 from maskrcnn.training.metrics import Glance, MetricsLog
 from maskrcnn.training.step import StepResult
+from maskrcnn.training.validation import ValidationTurns
 
 GLANCE_S = 0.5
 _SMOOTHING = 0.9
@@ -46,6 +47,7 @@ class Reporter:
         max_steps: of the training.
         steps_per_epoch: of the training.
         log_steps: steps a line of metrics.
+        turns: when the network is validated; None: never.
         show: takes a glance now and then.
     """
 
@@ -57,11 +59,14 @@ class Reporter:
         max_steps: int,
         steps_per_epoch: int,
         log_steps: int,
+        turns: ValidationTurns | None,
         show: Callable[[Glance], None],
     ) -> None:
         self._log = MetricsLog(output_uri, step)
         self._first_step, self._max_steps, self._steps_per_epoch = step, max_steps, steps_per_epoch
-        self._log_steps, self._show = log_steps, show
+        self._log_steps, self._turns, self._show = log_steps, turns, show
+        self._validation_s, self._validated_step = 0.0, -1
+        self._images_per_s = 0.0
         self._smoothed: dict[str, float] = {}
         self._smoothed_s = self._smoothed_wait_s = 0.0
         self._scores: dict[str, float] | None = None
@@ -71,9 +76,12 @@ class Reporter:
         self._since_s = self._since_wait_s = 0.0
         self._since_images = 0
 
-    def pause(self) -> None:
-        """Leave out the time since the last step: validating is no reason to call the next one slow."""
-        self._lap_s = time.monotonic()
+    def end_validation(self, step: int) -> None:
+        """Count the time since the last step as a validation's, not as the next step's."""
+        now = time.monotonic()
+        self._validation_s, self._lap_s, self._validated_step = now - self._lap_s, now, step
+        if step == self._max_steps:
+            self._show(self._glance(step))
 
     def add_step(self, result: StepResult, num_images: int, wait_s: float, num_samples: int) -> None:
         """Take in a step.
@@ -93,6 +101,7 @@ class Reporter:
                 self._smoothed[name] = value if is_first else _SMOOTHING * before + (1 - _SMOOTHING) * value
         self._smoothed_s = seconds if is_first else _SMOOTHING * self._smoothed_s + (1 - _SMOOTHING) * seconds
         self._smoothed_wait_s = wait_s if is_first else _SMOOTHING * self._smoothed_wait_s + (1 - _SMOOTHING) * wait_s
+        self._images_per_s = num_images / self._smoothed_s if self._smoothed_s else 0.0
         self._since.append(result)
         self._since_s += seconds
         self._since_wait_s += wait_s
@@ -101,7 +110,7 @@ class Reporter:
             self._write_line(result, num_samples)
         if now - self._shown_s >= GLANCE_S or result.step + 1 == self._max_steps:
             self._shown_s = now
-            self._show(self._glance(result.step + 1, num_images))
+            self._show(self._glance(result.step + 1))
 
     def add_scores(self, step: int, metrics: dict[str, Any]) -> None:
         """Take in a validation."""
@@ -139,16 +148,19 @@ class Reporter:
         self._since_s = self._since_wait_s = 0.0
         self._since_images = 0
 
-    def _glance(self, step: int, num_images: int) -> Glance:
+    def _glance(self, step: int) -> Glance:
+        seconds = self._smoothed_s * (self._max_steps - step)
+        if self._turns is not None and self._validated_step < self._max_steps:
+            seconds += self._turns.num_left(step, self._max_steps, seconds) * self._validation_s
         return Glance(
             step=step,
             max_steps=self._max_steps,
             epoch=step // self._steps_per_epoch,
             losses=dict(self._smoothed),
-            images_per_s=num_images / self._smoothed_s if self._smoothed_s else 0.0,
+            images_per_s=self._images_per_s,
             data_wait_share=min(1.0, self._smoothed_wait_s / self._smoothed_s) if self._smoothed_s else 0.0,
             memory_bytes=memory_bytes(),
-            seconds_left=self._smoothed_s * (self._max_steps - step),
+            seconds_left=seconds,
             scores=self._scores,
         )
 

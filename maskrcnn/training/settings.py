@@ -13,6 +13,7 @@ from maskrcnn.model.bundle import Category
 from maskrcnn.training.metrics import Glance
 from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.step import LossHook
+from maskrcnn.training.validation import ValidationTurns
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,7 @@ class RunSettings:
     provenance: Mapping[str, Any]
     loader_workers: int
     cache_bytes: int
-    validate_steps: int
-    """Validate every so many steps; 0: only at the end."""
-    validate_s: float
+    validation_turns: ValidationTurns
     save_steps: int
     save_s: float
     keep_checkpoints: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
@@ -18,6 +19,30 @@ from maskrcnn.model.predictor import Predictor
 
 SCORE_THRESHOLD = 0.05
 """AP weighs every score, so that few detections are cut off."""
+
+
+@dataclass(frozen=True)
+class ValidationTurns:
+    """When a network in training is validated, besides at the end; 0: not by that measure."""
+
+    every_steps: int
+    every_s: float
+
+    def is_turn(self, step: int) -> bool:
+        """Say whether it is the turn by the count of steps."""
+        return self.every_steps > 0 and step > 0 and step % self.every_steps == 0
+
+    def num_left(self, step: int, max_steps: int, seconds: float) -> int:
+        """Give how many are still to come when a step is done, its own and the one at the end among them.
+
+        Args:
+            step: number of steps done.
+            max_steps: of the training.
+            seconds: that the steps left will take.
+        """
+        by_steps = (max_steps - 1) // self.every_steps - (step - 1) // self.every_steps if self.every_steps else 0
+        by_clock = int(seconds / self.every_s) if self.every_s else 0
+        return max(by_steps, by_clock) + 1
 
 
 def validate(

@@ -100,6 +100,7 @@ class WorkerRun:
                 max_steps=max_steps,
                 steps_per_epoch=self._order.steps_per_epoch,
                 log_steps=self._settings.log_steps,
+                turns=None if self._val is None else self._settings.validation_turns,
                 show=self._place.show,
             )
             self._say(f"{self._place.world_size} worker(s) at step {self._state.step:,} of {max_steps:,}")
@@ -196,7 +197,7 @@ class WorkerRun:
         """Score the network, keep the best bundle."""
         step, settings = self._state.step, self._settings
         is_end = step == self._config.schedule.max_steps
-        is_turn = settings.validate_steps > 0 and step > 0 and step % settings.validate_steps == 0
+        is_turn = settings.validation_turns.is_turn(step)
         if self._val is None or step == self._validated_step or not (is_end or is_turn or self._asked[_VALIDATE]):
             return
         self._settle()
@@ -221,7 +222,7 @@ class WorkerRun:
         if self._reporter is not None and metrics is not None:
             self._reporter.add_scores(step, metrics)
             self._keep_if_best(network, metrics)
-            self._reporter.pause()
+            self._reporter.end_validation(step)
         self._place.mark(step)
 
     def _keep_if_best(self, network: Any, metrics: Metrics) -> None:
@@ -276,7 +277,7 @@ class WorkerRun:
         return [
             waited_s,
             self._clock.is_due("save", settings.save_s),
-            self._clock.is_due("validate", settings.validate_s),
+            self._clock.is_due("validate", settings.validation_turns.every_s),
             self._clock.is_due("look for preemption", PREEMPTION_CHECK_S),
         ]
 

@@ -43,7 +43,7 @@ def test_epochs_between_checkpoints_and_validations_become_steps(
     shelves: Path, tmp_path: Path, epochs: float, steps: int
 ) -> None:
     found = settings(arguments(shelves, tmp_path, save_epochs=epochs, validate_epochs=epochs))
-    assert (found.save_steps, found.validate_steps) == (steps, steps)
+    assert (found.save_steps, found.validation_turns.every_steps) == (steps, steps)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_labels_follow_the_ids_and_times_are_seconds(shelves: Path, tmp_path: Pa
     assert [(each.id, each.label) for each in found.categories] == [
         (category_id, label) for label, category_id in enumerate(sorted(CATEGORIES), start=1)
     ]
-    assert (found.save_s, found.validate_s, found.cache_bytes) == (120, 30, 2**29)
+    assert (found.save_s, found.validation_turns.every_s, found.cache_bytes) == (120, 30, 2**29)
     assert found.model.num_labels == len(CATEGORIES) + 1
     assert found.val_images_uri == found.images_uri == f"{shelves}/images"
     assert not (tmp_path / "training.json").exists()

@@ -17,6 +17,7 @@ from maskrcnn.training import metrics, reporter
 from maskrcnn.training.metrics import Glance, MetricsLog, glance_line, read_metrics
 from maskrcnn.training.reporter import Clock, Reporter
 from maskrcnn.training.step import StepResult
+from maskrcnn.training.validation import ValidationTurns
 
 SCORES = {kind: {"AP": 0.5, "AP50": 0.75, "AP75": 0.6} for kind in ("bbox", "segm")}
 
@@ -139,9 +140,11 @@ def result(step: int, loss: float, *, grad_norm: float = 1.0, nonfinite: tuple[i
     return StepResult(step, losses, grad_norm, 0.1 * (step + 1), nonfinite, is_out_of_memory=False, notices=())
 
 
-def report(output: Path, log_steps: int = 1, max_steps: int = 4) -> tuple[Reporter, list[Glance]]:
+def report(
+    output: Path, log_steps: int = 1, max_steps: int = 4, turns: ValidationTurns | None = None
+) -> tuple[Reporter, list[Glance]]:
     glances: list[Glance] = []
-    values = {"max_steps": max_steps, "steps_per_epoch": 2, "log_steps": log_steps}
+    values = {"max_steps": max_steps, "steps_per_epoch": 2, "log_steps": log_steps, "turns": turns}
     return Reporter(str(output), 0, show=glances.append, **values), glances
 
 
@@ -203,13 +206,13 @@ def test_a_glance_is_smoothed_and_tells_the_time_that_is_left(tmp_path: Path, no
     found.close()
 
 
-def test_a_pause_is_no_slow_step_and_scores_stay_in_view(tmp_path: Path, now: list[float]) -> None:
+def test_a_validation_is_no_slow_step_and_scores_stay_in_view(tmp_path: Path, now: list[float]) -> None:
     found, glances = report(tmp_path)
     now[0] += 1
     found.add_step(result(0, 1.0), num_images=4, wait_s=0, num_samples=4)
     found.add_scores(1, SCORES)
     now[0] += 1000
-    found.pause()
+    found.end_validation(1)
     now[0] += 1
     found.add_step(result(1, 1.0), num_images=4, wait_s=0, num_samples=8)
     found.close()
@@ -218,6 +221,36 @@ def test_a_pause_is_no_slow_step_and_scores_stay_in_view(tmp_path: Path, now: li
     lines = read_metrics(str(tmp_path))
     assert lines[1] == {"step": 1, "epoch": 0, "validation": SCORES}
     assert lines[2]["images_per_s"] == 4.0
+
+
+def test_the_time_that_is_left_counts_the_validations_to_come(tmp_path: Path, now: list[float]) -> None:
+    found, glances = report(tmp_path, max_steps=6, turns=ValidationTurns(every_steps=2, every_s=0))
+    for step in range(6):
+        now[0] += 1
+        found.add_step(result(step, 1.0), num_images=4, wait_s=0, num_samples=0)
+        if step + 1 in (2, 4, 6):
+            now[0] += 30
+            found.end_validation(step + 1)
+    found.close()
+    # The length of a validation is known after the first one; a last glance follows the last one.
+    assert [glance.seconds_left for glance in glances] == [5, 4, 3 + 60, 2 + 60, 1 + 30, 0 + 30, 0]
+
+
+@pytest.mark.parametrize(
+    ("turns", "step", "seconds", "num_left"),
+    [
+        (ValidationTurns(0, 0), 3, 70, 1),
+        (ValidationTurns(4, 0), 3, 70, 3),
+        (ValidationTurns(4, 0), 4, 60, 3),
+        (ValidationTurns(4, 0), 5, 50, 2),
+        (ValidationTurns(5, 0), 3, 70, 2),
+        (ValidationTurns(0, 20), 3, 70, 4),
+        (ValidationTurns(4, 20), 8, 20, 2),
+        (ValidationTurns(4, 20), 10, 0, 1),
+    ],
+)
+def test_validations_to_come_are_counted(turns: ValidationTurns, step: int, seconds: float, num_left: int) -> None:
+    assert turns.num_left(step, 10, seconds) == num_left
 
 
 def test_a_clock_is_due_every_so_often_and_goes_on_after_a_resume(now: list[float]) -> None:

@@ -25,7 +25,9 @@ from maskrcnn.training.job import label_table
 from maskrcnn.training.metrics import read_metrics
 from maskrcnn.training.samples import Sample
 from maskrcnn.training.settings import Place, RunSettings
+from maskrcnn.training.validation import ValidationTurns
 from maskrcnn.training.worker import WorkerRun
+from tests.live_network import quick_networks
 
 pytestmark = pytest.mark.filterwarnings("ignore::maskrcnn.config.UnusualValueWarning")
 NUM_IMAGES, GLOBAL_BATCH = 6, 2
@@ -53,7 +55,7 @@ class Trial:
             val_images_uri=str(self.folder / "set" / "images"), model=arguments.model(len(self.coco.categories)),
             preprocess=arguments.preprocess, thresholds=arguments.thresholds,
             config=arguments.train_config(NUM_IMAGES), categories=label_table(self.coco.categories), provenance={},
-            loader_workers=0, cache_bytes=0, validate_steps=0, validate_s=0, save_steps=0, save_s=0,
+            loader_workers=0, cache_bytes=0, validation_turns=ValidationTurns(0, 0), save_steps=0, save_s=0,
             keep_checkpoints=2, log_steps=1,
         )  # fmt: skip
         return replace(settings, **changes)
@@ -145,8 +147,9 @@ def test_checkpoints_come_by_minutes_and_know_no_more_steps_than_the_metrics(tri
 
 
 def test_validation_by_steps_keeps_the_best_bundle_and_its_checkpoint(trial: Trial) -> None:
-    settings = trial.settings(validate_steps=2, keep_checkpoints=1)
-    state = trial.run(settings, validates=True)
+    settings = trial.settings(validation_turns=ValidationTurns(2, 0), keep_checkpoints=1)
+    with quick_networks():
+        state = trial.run(settings, validates=True)
     scores = {
         line["step"]: line["validation"]["segm"]["AP"]
         for line in read_metrics(str(trial.output))
