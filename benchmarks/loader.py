@@ -38,9 +38,10 @@ from maskrcnn.config import PreprocessConfig
 from maskrcnn.images import BadImage
 from maskrcnn.model.decode import decode_image
 from maskrcnn.synthetic import write_shelves
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.sampler import ShareSampler, StepOrder
 from maskrcnn.training.samples import CocoSamples, Sample, keep_samples
-from maskrcnn.training.transforms import AugmentConfig, Purpose, SampleKey, random_generator
+from maskrcnn.training.transforms import Purpose, SampleKey, random_generator
 
 WAYS = ("grids", "full-size masks")
 SHELF_PX = (1080, 1440)

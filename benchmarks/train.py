@@ -35,6 +35,7 @@ from maskrcnn.coco.annotations import load_coco
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.model.network import build_network
 from maskrcnn.synthetic import write_shelves
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.loader import load_shares
 from maskrcnn.training.network import prepare_network
 from maskrcnn.training.recipe import TrainConfig
@@ -42,7 +43,7 @@ from maskrcnn.training.sampler import build_order
 from maskrcnn.training.samples import CocoSamples
 from maskrcnn.training.schedule import ScheduleConfig
 from maskrcnn.training.step import Learner
-from maskrcnn.training.transforms import AugmentConfig, SampleKey
+from maskrcnn.training.transforms import SampleKey
 
 WAYS = ("ours fp32", "torchvision fp32", "ours bf16", "torchvision bf16", "compiled bf16")
 LEARNING_RATE = 1e-4

@@ -30,6 +30,7 @@ from maskrcnn.model.coco_results import predict_dataset
 from maskrcnn.model.network import build_network
 from maskrcnn.model.predictor import Predictor
 from maskrcnn.synthetic import write_shelves
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.loader import load_shares
 from maskrcnn.training.network import prepare_network
 from maskrcnn.training.optimizer import build_optimizer
@@ -38,7 +39,6 @@ from maskrcnn.training.sampler import build_order
 from maskrcnn.training.samples import CocoSamples
 from maskrcnn.training.schedule import ScheduleConfig, learning_rate_at
 from maskrcnn.training.step import Learner
-from maskrcnn.training.transforms import AugmentConfig
 
 WAYS = ("ours fp32", "ours bf16", "torchvision fp32")
 MAX_DETECTIONS = 20

@@ -23,6 +23,7 @@ from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.model.network import BOX_ROI_SIZE, PYRAMID_CHANNELS, build_network
 from maskrcnn.model.proposals import Proposals
 from maskrcnn.synthetic import CATEGORIES, draw_shelf
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.choices import choose, draw_priorities, open_stream
 from maskrcnn.training.losses import FIRST_TRUTH_ID, LossSums, compute_losses
 from maskrcnn.training.mask_grids import draw_grid, nearest_indices
@@ -32,7 +33,7 @@ from maskrcnn.training.samples import Sample
 from maskrcnn.training.schedule import ScheduleConfig
 from maskrcnn.training.step import Learner, StepResult
 from maskrcnn.training.targets import Targets
-from maskrcnn.training.transforms import AugmentConfig, Patch, Purpose, SampleKey
+from maskrcnn.training.transforms import Patch, Purpose, SampleKey
 
 PREPROCESS = PreprocessConfig(min_size_px=64, max_size_px=128)
 NUM_LABELS = len(CATEGORIES) + 1

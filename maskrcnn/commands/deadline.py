@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.costs import MIN_MEASURED_IMAGES
 from maskrcnn.labelling.forecast import ActorCosts, Forecast, fewest_actors, forecast_run
 from maskrcnn.labelling.pool import CPU
-from maskrcnn.labelling.record import DryRun
 from maskrcnn.progress import clock
+
+if TYPE_CHECKING:
+    from maskrcnn.labelling.record import DryRun
 
 _RULE = "must be HH:MM, or an ISO date and time that lies ahead"
 

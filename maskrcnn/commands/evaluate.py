@@ -16,9 +16,6 @@ from maskrcnn.commands.slicing import SliceArguments
 from maskrcnn.config import BOX_NMS_BEFORE_MASK_NMS, check, flag
 from maskrcnn.errors import InputError, OutputError, StorageError
 from maskrcnn.labelling.coco_results import load_table_results
-from maskrcnn.model.bundle import load_bundle
-from maskrcnn.model.coco_results import predict_dataset
-from maskrcnn.model.loading import load_predictor
 from maskrcnn.progress import Progress
 
 _Loaded = TypeVar("_Loaded")
@@ -117,6 +114,11 @@ def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
     if arguments.images is None:
         raise InputError("--images", "must be given with --bundle: the folder of the annotations' file names")
     check(arguments.batch_size >= 1, "batch_size", arguments.batch_size, "1 or more")
+    # Here, since torch takes seconds, and scoring a table does without.
+    from maskrcnn.model.bundle import load_bundle
+    from maskrcnn.model.coco_results import predict_dataset
+    from maskrcnn.model.loading import load_predictor
+
     kept = load_bundle(bundle_uri).thresholds
     # What a limit may count, the predictor must not drop before.
     max_detections = max(kept.max_detections, *arguments.max_detections)

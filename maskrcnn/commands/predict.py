@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from maskrcnn.commands.command_line import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from maskrcnn.commands.deadline import can_finish, describe_forecast, parse_finish_by
 from maskrcnn.commands.slicing import SliceArguments
 from maskrcnn.config import LabelConfig, check, warn_if_unusual
 from maskrcnn.errors import InputError
-from maskrcnn.labelling.job import LabellingJob, RunReport
-from maskrcnn.labelling.record import DryRun
 from maskrcnn.log_lines import log_style
 from maskrcnn.progress import clock
+
+if TYPE_CHECKING:
+    from maskrcnn.labelling.job import RunReport
+    from maskrcnn.labelling.record import DryRun
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ def parse_num_actors(text: str | None) -> tuple[int, int] | None:
 def predict(arguments: PredictArguments) -> int:
     """Run the job and tell how it went."""
     config = arguments.to_config()
+    from maskrcnn.labelling.job import LabellingJob  # torch and Ray take seconds; help and refusals do without
+
     job = LabellingJob(config, log_style().run_id)
     if arguments.dry_run:
         dry_run = job.dry_run()

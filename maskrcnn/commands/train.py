@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import tyro
 
 from maskrcnn.commands.command_line import DONE, run_command
 from maskrcnn.progress import clock
 from maskrcnn.training.arguments import TrainArguments, with_preset
-from maskrcnn.training.job import TrainingJob, TrainReport
+
+if TYPE_CHECKING:
+    from maskrcnn.training.job import TrainReport
 
 
 def train(arguments: TrainArguments) -> int:
     """Train, and say where everything is."""
+    from maskrcnn.training.job import TrainingJob  # torch and Ray take seconds; help and refusals do without
+
     report = TrainingJob(arguments).run(announce=lambda text: print(text, flush=True))
     print(describe_report(report))
     return DONE

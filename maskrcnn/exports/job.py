@@ -23,7 +23,6 @@ from maskrcnn.exports.settings import ExportConfig
 from maskrcnn.exports.survey import Survey, survey_rows
 from maskrcnn.labelling.coco_results import match_images
 from maskrcnn.labelling.current import CurrentRows
-from maskrcnn.model.bundle import load_bundle
 
 
 @dataclass
@@ -76,6 +75,8 @@ def _look(
         raise InputError("--predictions", "must hold an image that was labelled, and holds none", rows.uri)
     categories = dict(survey.categories)
     if config.bundle_uri is not None:
+        from maskrcnn.model.bundle import load_bundle  # torch takes seconds; without a bundle it is not needed
+
         categories |= {one.id: one.name for one in load_bundle(config.bundle_uri).categories}
     selection.check_categories(categories)
     _warn_of_threshold(config.score_threshold, survey.lowest_score_threshold)

@@ -6,14 +6,16 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from maskrcnn import storage
 from maskrcnn.config import LabelConfig
 from maskrcnn.errors import InputError, StorageError
 from maskrcnn.labelling.forecast import ActorCosts
-from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.pool import CPU
+
+if TYPE_CHECKING:  # whoever reads costs needs no torch
+    from maskrcnn.labelling.maker import PartSummary
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from maskrcnn.errors import ErrorKind
-from maskrcnn.model.detections import Detections
+
+if TYPE_CHECKING:  # whoever reads a table needs no torch
+    from maskrcnn.model.detections import Detections
 
 
 @dataclass(frozen=True)

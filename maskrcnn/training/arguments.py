@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from maskrcnn.config import Backbone, Device, Heads, ModelConfig, Precision, PreprocessConfig, ThresholdConfig, check
 from maskrcnn.errors import InputError
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.recipe import (
     PRESETS,
     Crowds,
@@ -19,7 +20,6 @@ from maskrcnn.training.recipe import (
     warn_of_unusual,
 )
 from maskrcnn.training.schedule import Decay, ScheduleConfig
-from maskrcnn.training.transforms import AugmentConfig
 
 PresetName = Literal["none", "coco-1x", "coco-lsj", "finetune-small", "demo"]
 

@@ -28,6 +28,7 @@ from maskrcnn.redaction import redact_values
 from maskrcnn.storage import PutAnswer
 from maskrcnn.training import checkpoint
 from maskrcnn.training.arguments import TrainArguments, arguments_to_json, parse_workers, refuse_changes
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.banner import describe_training
 from maskrcnn.training.bundles import BUNDLE, LAST_BUNDLE
 from maskrcnn.training.checkpoint import TrainState
@@ -38,7 +39,6 @@ from maskrcnn.training.samples import CocoSamples
 from maskrcnn.training.settings import RunSettings
 from maskrcnn.training.step import LossHook
 from maskrcnn.training.trainer import run_group
-from maskrcnn.training.transforms import AugmentConfig
 from maskrcnn.training.validation import ValidationTurns, check_scorable
 
 _Loaded = TypeVar("_Loaded")

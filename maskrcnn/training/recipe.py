@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from maskrcnn.config import Precision, check, check_choice, warn_if_unusual
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.schedule import ScheduleConfig
-from maskrcnn.training.transforms import AugmentConfig
 
 OptimizerName = Literal["sgd", "adamw"]
 Crowds = Literal["ignore", "drop"]

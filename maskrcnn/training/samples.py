@@ -25,11 +25,11 @@ from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import AnnotationError
 from maskrcnn.images import BadImage
 from maskrcnn.model.decode import decode_image
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.counts import count_learnt
 from maskrcnn.training.mask_grids import GRID_SIDE, draw_grid, draw_union, nearest_indices, read_patch
 from maskrcnn.training.recipe import Negatives
 from maskrcnn.training.transforms import (
-    AugmentConfig,
     Patch,
     Purpose,
     SampleKey,

@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 from maskrcnn.coco.annotations import CocoDataset, load_coco
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.synthetic import CATEGORIES, draw_shelf, write_shelves
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.mask_grids import mask_targets
 from maskrcnn.training.sampler import ShareSampler, StepOrder
 from maskrcnn.training.samples import CocoSamples, Sample, keep_samples
-from maskrcnn.training.transforms import AugmentConfig, SampleKey
+from maskrcnn.training.transforms import SampleKey
 
 NUM_IMAGES, SEED = 4, 3
 PREPROCESS = PreprocessConfig(min_size_px=200, max_size_px=400)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.model.shapes import resized_shape
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.transforms import (
-    AugmentConfig,
     Patch,
     Purpose,
     SampleKey,

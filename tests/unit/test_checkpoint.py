@@ -23,6 +23,7 @@ from maskrcnn.errors import BundleError, OutputError, UnavailableError
 from maskrcnn.model.network import build_network
 from maskrcnn.synthetic import CATEGORIES, write_shelves
 from maskrcnn.training import checkpoint
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.checkpoint import (
     CheckpointWriter,
     TrainState,
@@ -38,7 +39,7 @@ from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.samples import CocoSamples, Sample
 from maskrcnn.training.schedule import ScheduleConfig
 from maskrcnn.training.step import Learner, StepResult
-from maskrcnn.training.transforms import AugmentConfig, SampleKey
+from maskrcnn.training.transforms import SampleKey
 
 PREPROCESS = PreprocessConfig(64, 64)
 CONFIG = TrainConfig(

@@ -6,20 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BLOCKED = ("ray", "pyarrow", "obstore", "arro3", "tyro")
 
-PRELUDE = f"""
+HEAVY = ("ray", "torch", "torchvision")
+QUICK_COMMANDS = ("validate", "train", "evaluate", "predict", "report", "compare", "export")
+
+PRELUDE = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {BLOCKED!r}:
+        if name.split(".")[0] in {blocked!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}: blocked", name=name)
 sys.meta_path.insert(0, Blocker())
 """
 
 
-def run_blocked(code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PRELUDE + code]
+def run_blocked(code: str, blocked: tuple[str, ...] = BLOCKED) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PRELUDE.format(blocked=blocked) + code]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -68,3 +73,25 @@ def test_a_bundle_is_saved_and_read_without_them(tmp_path: Path) -> None:
         "print(len(Predictor.from_bundle(uri)([torch.zeros(3, 8, 8, dtype=torch.uint8)])))"
     )
     assert done.stdout == "1\n", done.stderr
+
+
+@pytest.mark.parametrize("name", QUICK_COMMANDS)
+def test_help_and_refusals_wait_for_no_heavy_library(name: str) -> None:
+    call = f"from maskrcnn.commands.{name} import main\n"
+    for words, code in (["--help"], 0), (["--no-such-option"], 2):
+        done = run_blocked(f"{call}sys.argv = ['jobs/{name}.py', *{words}]\nmain()", HEAVY)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_table_is_read_scored_exported_and_reported_without_torch() -> None:
+    modules = (
+        "maskrcnn.labelling.table",
+        "maskrcnn.labelling.coco_results",
+        "maskrcnn.exports.job",
+        "maskrcnn.report.job",
+        "maskrcnn.counting.page",
+        "maskrcnn.comparison.page",
+    )
+    done = run_blocked("\n".join(f"import {module}" for module in modules) + "\nprint('imported')", HEAVY)
+    assert done.stdout == "imported\n", done.stderr

@@ -12,9 +12,9 @@ from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset, parse_coco
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import AnnotationError, InputError
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.preflight import check_categories, check_images, check_trainable
 from maskrcnn.training.samples import CocoSamples
-from maskrcnn.training.transforms import AugmentConfig
 from maskrcnn.training.validation import check_scorable
 
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]

@@ -13,9 +13,10 @@ from PIL import Image
 from maskrcnn.coco.annotations import parse_coco
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import AnnotationError, NotFoundError
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.mask_grids import GRID_SIDE
 from maskrcnn.training.samples import CocoSamples, Sample, keep_samples
-from maskrcnn.training.transforms import AugmentConfig, SampleKey
+from maskrcnn.training.transforms import SampleKey
 
 AS_IT_IS = AugmentConfig(flip_probability=0, color_jitter=0)
 MIRRORED = AugmentConfig(flip_probability=1, color_jitter=0)

@@ -10,8 +10,8 @@ import torch
 
 from maskrcnn.config import PreprocessConfig
 from maskrcnn.errors import InputError
+from maskrcnn.training.augment import AugmentConfig
 from maskrcnn.training.transforms import (
-    AugmentConfig,
     Patch,
     Purpose,
     SampleKey,
