@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import io
 import os
@@ -162,7 +163,7 @@ def fold_complaint(box: str) -> str:
     if unknown := re.match(r"Unrecognized options: (.*)", text):
         return _tell_unknown(unknown[1].split(", "), hints)
     if text.startswith("Missing from"):
-        return f"{', '.join(_options(complaint))} must be given; see --help"
+        return _tell_missing(_options(complaint), hints)
     if unparsed := re.match(r"Error parsing (--[\w-]+): (.*?)(?: Got errors:.*)?$", text):
         given = " ".join(re.findall(r"'([^']*)'", unparsed[2]))
         return f"{unparsed[1]} must be {_kind_of(unparsed[1], hints)}, got {given}; see --help"
@@ -187,6 +188,17 @@ def _sections(box: str) -> list[list[str]]:
 
 def _options(lines: list[str]) -> list[str]:
     return [re.split(r"[ ,]", line)[0] for line in lines if line.startswith("--")]
+
+
+def _tell_missing(options: list[str], hints: list[list[str]]) -> str:
+    """Name what is missing, and first what may stand in its place, misspelt."""
+    text = f"{', '.join(options)} must be given; see --help"
+    misspelt: list[str] = next((hint for hint in hints if hint[0] == "Unrecognized options:"), [])
+    for unknown in reversed(_options(misspelt)):
+        similar = difflib.get_close_matches(unknown, options, n=1)
+        meant = f" (did you mean {similar[0]}?)" if similar else ""
+        text = f"unknown option {unknown}{meant}, and {text}"
+    return text
 
 
 def _tell_unknown(words: list[str], hints: list[list[str]]) -> str:

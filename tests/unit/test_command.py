@@ -70,6 +70,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ([*REQUIRED, "more"], "jobs.predict: unexpected argument more; see --help"),
         (["--bundle", "x"], "jobs.predict: --images, --output must be given; see --help"),
         ([], "jobs.predict: --bundle, --images, --output must be given; see --help"),
+        (
+            ["--imges", "x", "--output", "y"],
+            "jobs.predict: unknown option --imges (did you mean --images?), and --bundle, --images must be given; "
+            "see --help",
+        ),
+        (
+            ["--bundle", "x", "--images", "x", "--zzz"],
+            "jobs.predict: unknown option --zzz, and --output must be given; see --help",
+        ),
         (["--bundle"], "jobs.predict: --bundle must be followed by a value; see --help"),
         (
             [*REQUIRED, "--score-threshold", "high"],
