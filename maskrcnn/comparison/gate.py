@@ -75,8 +75,11 @@ class Exceeded:
     """None where there is nothing to judge."""
 
     def __str__(self) -> str:
-        value = "nothing to judge" if self.value is None else f"{self.value:.4g}"
-        return f"{self.limit} = {self.bound:g}: {value} in {self.where}"
+        limit = f"{self.limit} = {self.bound:g}"
+        if self.value is None:
+            return f"{self.where}: nothing to judge by {limit}"
+        kind, _, name = self.limit.partition("_")
+        return f"{self.where}: {name} is {self.value:.4g}, {'below' if kind == 'min' else 'above'} {limit}"
 
 
 def load_gate(uri: str) -> Gate:

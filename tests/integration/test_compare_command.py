@@ -118,7 +118,7 @@ def test_the_gate_closes_for_a_damaged_bundle_and_the_page_shows_where(
     code, out, err = run(*words, "--worst", "5")
     assert (code, err) == (1, "")
     assert out.splitlines()[-1] == "THE GATE IS CLOSED"
-    assert re.search(r"^exceeded: max_lost_share = 0.1: 0\.\d+ in all images$", out, re.MULTILINE)
+    assert re.search(r"^exceeded: all images: lost_share is 0\.\d+, above max_lost_share = 0\.1$", out, re.MULTILINE)
     said = json.loads((tmp_path / "comparison.json").read_text())
     assert said["overall"]["lost_share"] > 0.1
     assert {group["group"]["last_digit"] for group in said["by_group"]} == set("0123456789")

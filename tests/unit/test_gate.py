@@ -42,14 +42,14 @@ def judge(
     ("toml", "said"),
     [
         ("min_matched_iou = 0.95", []),
-        ("min_matched_iou = 0.96", ["min_matched_iou = 0.96: 0.95 in all images"]),
+        ("min_matched_iou = 0.96", ["all images: matched_iou is 0.95, below min_matched_iou = 0.96"]),
         ("max_lost_share = 0.05", []),
-        ("max_lost_share = 0.04", ["max_lost_share = 0.04: 0.05 in all images"]),
-        ("max_gained_share = 0.05", ["max_gained_share = 0.05: 0.05941 in all images"]),
+        ("max_lost_share = 0.04", ["all images: lost_share is 0.05, above max_lost_share = 0.04"]),
+        ("max_gained_share = 0.05", ["all images: gained_share is 0.05941, above max_gained_share = 0.05"]),
         ("max_count_change = 0.01", []),
-        ("max_count_change = 0", ["max_count_change = 0: 0.01 in all images"]),
-        ("min_agreement = 0.95", ["min_agreement = 0.95: 0.9453 in all images"]),
-        ("min_images = 101\nmin_agreement = 0", ["min_images = 101: 100 in all images"]),
+        ("max_count_change = 0", ["all images: count_change is 0.01, above max_count_change = 0"]),
+        ("min_agreement = 0.95", ["all images: agreement is 0.9453, below min_agreement = 0.95"]),
+        ("min_images = 101\nmin_agreement = 0", ["all images: images is 100, below min_images = 101"]),
     ],
 )
 def test_a_limit_closes_the_gate_beyond_its_bound_and_not_at_it(toml: str, said: list[str]) -> None:
@@ -58,27 +58,30 @@ def test_a_limit_closes_the_gate_beyond_its_bound_and_not_at_it(toml: str, said:
 
 def test_new_errors_close_the_gate() -> None:
     assert judge("max_new_errors_share = 0.01", errors=0.01) == []
-    said = ["max_new_errors_share = 0.01: 0.02 in all images"]
+    said = ["all images: new_errors_share is 0.02, above max_new_errors_share = 0.01"]
     assert judge("max_new_errors_share = 0.01", errors=0.02) == said
 
 
 def test_a_gate_over_nothing_is_closed() -> None:
     said = judge("max_lost_share = 1.0", NOTHING, errors=None)
-    assert said == ["min_images = 1: 0 in all images", "max_lost_share = 1: nothing to judge in all images"]
+    assert said == [
+        "all images: images is 0, below min_images = 1",
+        "all images: nothing to judge by max_lost_share = 1",
+    ]
     assert len(judge("max_new_errors_share = 1.0", NOTHING, errors=None)) == 2
     empty_pages = Figures(50, 0, 0, 0, None, None, None, None)
-    assert judge("min_matched_iou = 0.0", empty_pages) == ["min_matched_iou = 0: nothing to judge in all images"]
+    assert judge("min_matched_iou = 0.0", empty_pages) == ["all images: nothing to judge by min_matched_iou = 0"]
 
 
 def test_a_category_has_limits_of_its_own_and_one_that_is_not_there_closes() -> None:
     toml = "[category.can]\nmax_lost_share = 0.1\n[category.box]\nmax_gained_share = 0.5\nmin_matched_iou = 0.5"
     assert judge(toml, by_category={"can": GOOD, "box": GOOD, "bag": NOTHING}) == []
     said = judge(toml, by_category={"can": GOOD})
-    assert "max_gained_share = 0.5: nothing to judge in category box" in said
+    assert "category box: nothing to judge by max_gained_share = 0.5" in said
     said = judge(toml, by_category={"can": ONLY_B, "box": ONLY_B})
     assert said == [
-        "min_matched_iou = 0.5: nothing to judge in category box",
-        "max_gained_share = 0.5: 1 in category box",
+        "category box: nothing to judge by min_matched_iou = 0.5",
+        "category box: gained_share is 1, above max_gained_share = 0.5",
     ]
 
 
@@ -87,11 +90,11 @@ def test_every_category_is_judged_by_its_own_limits_first() -> None:
     found = {"can": bad, "box": bad, "rare": NOTHING}
     toml = "[every_category]\nmax_lost_share = 0.5\n"
     assert judge(toml, by_category=found) == [
-        "max_lost_share = 0.5: 0.9 in category can",
-        "max_lost_share = 0.5: 0.9 in category box",
+        "category can: lost_share is 0.9, above max_lost_share = 0.5",
+        "category box: lost_share is 0.9, above max_lost_share = 0.5",
     ]
     own = "[category.can]\nmax_lost_share = 0.95\n"
-    assert judge(toml + own, by_category=found) == ["max_lost_share = 0.5: 0.9 in category box"]
+    assert judge(toml + own, by_category=found) == ["category box: lost_share is 0.9, above max_lost_share = 0.5"]
     assert judge("min_agreement = 0\n" + toml + "min_instances = 21", by_category=found) == []
 
 
@@ -99,35 +102,41 @@ def test_every_group_is_judged_but_small_and_empty_ones() -> None:
     bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
     groups: dict[Group, Figures] = {("north",): GOOD, ("south",): bad, ("new",): NO_INSTANCES}
     toml = "[group]\nmax_lost_share = 0.5\n"
-    assert judge(toml, by_group=groups) == ["max_lost_share = 0.5: 0.9 in group store=south"]
-    assert judge(toml + "min_instances = 20", by_group=groups) == ["max_lost_share = 0.5: 0.9 in group store=south"]
+    assert judge(toml, by_group=groups) == ["group store=south: lost_share is 0.9, above max_lost_share = 0.5"]
+    assert judge(toml + "min_instances = 20", by_group=groups) == [
+        "group store=south: lost_share is 0.9, above max_lost_share = 0.5"
+    ]
     assert judge("min_agreement = 0\n" + toml + "min_instances = 21", by_group={("south",): bad}) == []
 
 
 def test_a_group_of_which_nothing_was_compared_closes_the_limits_for_groups() -> None:
     said = judge("[group]\nmin_instances = 50\nmax_lost_share = 0.5", by_group={("north",): GOOD, ("south",): NOTHING})
-    assert said == ["max_lost_share = 0.5: nothing to judge in group store=south"]
+    assert said == ["group store=south: nothing to judge by max_lost_share = 0.5"]
 
 
 def test_a_null_and_a_group_named_none_are_judged_each() -> None:
     bad = Figures(9, 10, 10, 1, 0.9, 0.9, 0.9, 0.0)
     for groups in ({(None,): bad, ("none",): GOOD}, {("none",): GOOD, (None,): bad}):
         assert judge("[group]\nmax_lost_share = 0.5", by_group=dict(groups)) == [
-            "max_lost_share = 0.5: 0.9 in group store=none"
+            "group store=none: lost_share is 0.9, above max_lost_share = 0.5"
         ]
 
 
 def test_images_left_out_close_any_gate_beyond_one_percent_or_what_it_says() -> None:
     assert judge("max_lost_share = 0.5", left_out=0.01) == []
-    assert judge("max_lost_share = 0.5", left_out=0.02) == ["max_left_out_share = 0.01: 0.02 in all images"]
+    assert judge("max_lost_share = 0.5", left_out=0.02) == [
+        "all images: left_out_share is 0.02, above max_left_out_share = 0.01"
+    ]
     assert judge("max_left_out_share = 0.1", left_out=0.1) == []
-    assert judge("max_left_out_share = 0", left_out=0.1) == ["max_left_out_share = 0: 0.1 in all images"]
+    assert judge("max_left_out_share = 0", left_out=0.1) == [
+        "all images: left_out_share is 0.1, above max_left_out_share = 0"
+    ]
 
 
 def test_a_gate_of_which_no_limit_finds_enough_to_judge_is_closed() -> None:
     toml = "[every_category]\nmin_instances = 999\nmax_lost_share = 1\n[group]\nmin_instances = 500\nmax_lost_share = 1"
     said = judge(toml, by_category={"can": GOOD}, by_group={("north",): GOOD})
-    assert said == ["min_instances = 999: nothing to judge in every category and group"]
+    assert said == ["every category and group: nothing to judge by min_instances = 999"]
     assert judge(toml + "\nmax_count_change = 1", by_category={"can": GOOD}) == said
     assert judge("min_agreement = 0\n" + toml, by_category={"can": GOOD}) == []
 
