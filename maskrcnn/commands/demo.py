@@ -221,7 +221,7 @@ def draw_sheet(predictions: Path, sheet_path: Path) -> None:
 def write_pages(predictions: Path, annotations_path: Path, folder: Path) -> Path:
     """Score the table, write a report of everything, and give its first page."""
     dataset = load_coco(str(annotations_path))
-    results, _ = load_table_results(str(predictions), dataset)
+    results = load_table_results(str(predictions), dataset).results
     metrics_path = annotations_path.with_name("metrics.json")
     metrics_path.write_bytes(to_json(evaluate(dataset, results, with_analysis=True)))
     config = ReportConfig(

@@ -20,6 +20,8 @@ from maskrcnn.progress import Progress
 
 _Loaded = TypeVar("_Loaded")
 
+HIGHEST_THRESHOLD_FOR_AP = 0.05
+"""AP weighs every score: detectors are scored by detections down to this one."""
 _FORMATS = "the --output folder of a labelling job or a COCO results .json"
 
 
@@ -43,7 +45,7 @@ class EvaluateArguments:
     """Limits on what counts in an image and category: AR is given at each, everything else at the largest."""
     output: str | None = None
     """Write the numbers there as JSON; an older file is replaced."""
-    score_threshold: float = 0.05
+    score_threshold: float = HIGHEST_THRESHOLD_FOR_AP
     """Of a --bundle: AP weighs every score, so that few detections are dropped, in [0, 1]."""
     mask_nms: float | None = None
     """Of a --bundle: as in jobs.predict, in (0, 1]."""
@@ -103,10 +105,15 @@ def _read(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
         return results
     if storage.exists(uri):
         raise InputError("--predictions", f"must be {_FORMATS}, got another file", uri)
-    results, labelled = load_table_results(uri, dataset, images_uri=arguments.images, with_masks=with_masks)
-    if num_missing := dataset.num_images - len(labelled):
+    table = load_table_results(uri, dataset, images_uri=arguments.images, with_masks=with_masks)
+    if num_missing := dataset.num_images - len(table.labelled_ids):
         print(f"{num_missing:,} of {dataset.num_images:,} images failed or are not in the table; they count as empty")
-    return results
+    if table.score_threshold > HIGHEST_THRESHOLD_FOR_AP:
+        print(
+            f"the table has no detections below its score threshold of {table.score_threshold:g}: AP and AR are lower "
+            "than the bundle's own, which --bundle gives"
+        )
+    return table.results
 
 
 def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:

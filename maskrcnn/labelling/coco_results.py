@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,24 @@ from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import check_masks, pack_masks
 from maskrcnn.labelling.table import read_predictions
 
-COLUMNS = ("image_uri", "image_id", "height", "width", "instances")
+COLUMNS = ("image_uri", "image_id", "height", "width", "instances", "score_threshold")
+
+
+@dataclass(frozen=True)
+class TableResults:
+    """A predictions table, seen from a dataset."""
+
+    results: CocoResults
+    """The predictions, those of foreign images under an id that the dataset does not have."""
+    labelled_ids: NDArray[np.int64]
+    """Of the dataset's images that the table has detections of, perhaps none, in any order."""
+    score_threshold: float
+    """The lowest that the rows were labelled with: what is below is not in the table. 0 without rows."""
 
 
 def load_table_results(
     uri: str, dataset: CocoDataset, *, images_uri: str | None = None, with_masks: bool = True
-) -> tuple[CocoResults, NDArray[np.int64]]:
+) -> TableResults:
     """Read the current rows of a labelling job's output as predictions for a dataset.
 
     Args:
@@ -33,10 +46,6 @@ def load_table_results(
         images_uri: the folder that the dataset's file names are relative to; None: the longest end of an image's URI
             that is a file name of the dataset decides.
         with_masks: without, masks are not read, and there are only boxes.
-
-    Returns:
-        The predictions, those of foreign images under an id that the dataset does not have; and the ids of the
-        dataset's images that the table has detections of, perhaps none, in any order.
 
     Raises:
         InputError: no table, no row of the dataset's images, an image that two rows or two file names claim, or masks
@@ -50,7 +59,9 @@ def load_table_results(
         rule = f"must be of images in {dataset.place}, by image_id or file_name, and none is, as {example}"
         raise InputError("--predictions", rule, uri)
     is_labelled = pc.is_valid(rows["instances"]).to_numpy()
-    return _to_columns(rows, image_ids, uri, with_masks), image_ids[is_known & is_labelled]
+    results = _to_columns(rows, image_ids, uri, with_masks)
+    lowest = pc.min(rows["score_threshold"]).as_py() or 0.0
+    return TableResults(results, image_ids[is_known & is_labelled], lowest)
 
 
 def match_images(

@@ -56,8 +56,12 @@ def test_a_labelled_folder_scores_as_the_same_detections_in_a_results_file(
     # Half of the bags are in the image that failed; the other was found a pixel too low: IoU 19/21.
     assert by_table["bbox"]["per_category_AP"]["3"] == pytest.approx(1)
     assert by_table["bbox"]["per_category_AP"]["8"] == pytest.approx(9 / 10 * 51 / 101)
-    missing, header, bbox, segm, *_, dropped = capsys.readouterr().out.splitlines()
+    missing, cut, header, bbox, segm, *_, dropped = capsys.readouterr().out.splitlines()
     assert missing == "1 of 3 images failed or are not in the table; they count as empty"
+    assert cut == (
+        "the table has no detections below its score threshold of 0.3: AP and AR are lower than the bundle's own, "
+        "which --bundle gives"
+    )
     assert header.split()[:3] == ["AP", "AP50", "AP75"]
     assert (bbox.split()[0], segm.split()[0]) == ("bbox", "segm")
     assert dropped == "dropped predictions: 2 of an unknown image"

@@ -29,7 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     table, truth = write_labelled(folder)
     dataset = load_coco(truth)
-    metrics = evaluate(dataset, load_table_results(table, dataset)[0], with_analysis=True)
+    metrics = evaluate(dataset, load_table_results(table, dataset).results, with_analysis=True)
     (folder / "metrics.json").write_bytes(to_json(metrics))
     lines: list[dict[str, Any]] = [
         {"step": step, "loss": 1.0, "losses": {"loss_mask": 1.0}, "learning_rate": 0.1} for step in range(5)
