@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 from typing import Any
@@ -68,13 +69,14 @@ def _write_pictures(site: Site, comparison: Comparison, images_uri: str | None) 
     photo_uris = locate(uris, images_uri)
     table_uri = comparison.config.a_uri if images_uri is None else images_uri
     drawn = draw_differences(comparison.worst, photo_uris, storage.normalise(table_uri))
+    names = [(f"pictures/{place:03d}-a.jpg", f"pictures/{place:03d}-b.jpg") for place in range(len(uris))]
+    site.record(*itertools.chain.from_iterable(names))
     pictures = []
-    for place, (one, picture) in enumerate(zip(comparison.worst, drawn, strict=True)):
-        names = [f"pictures/{place:03d}-{side}.jpg" for side in "ab"]
-        site.write_many(zip(names, (picture.a, picture.b), strict=True))
+    for one, picture, (name_a, name_b) in zip(comparison.worst, drawn, names, strict=True):
+        site.write_many([(name_a, picture.a), (name_b, picture.b)])
         group = group_label(comparison.group_names, one.group)
         shown = {"difference": one, "is_on_photo": picture.is_on_photo, "group": group}
-        pictures.append(shown | {"a": names[0], "b": names[1]})
+        pictures.append(shown | {"a": name_a, "b": name_b})
     return pictures
 
 

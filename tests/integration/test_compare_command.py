@@ -150,6 +150,20 @@ def test_images_that_are_gone_are_drawn_on_grey_and_found_again_where_they_lie_n
         away.rename(tables["images"])
 
 
+def test_what_a_comparison_that_was_killed_left_behind_is_taken_away_by_the_next(
+    run: Run, tables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [tables["trusted"], tables["damaged"], "--output", str(tmp_path / "page")]
+    with monkeypatch.context() as patch:
+        patch.setattr("maskrcnn.comparison.page.Site.write_page", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            compare(CompareArguments(tables["trusted"], tables["damaged"], output=words[-1], worst=3))
+    left = sorted(path.name for path in (tmp_path / "page" / "pictures").iterdir())
+    assert left == [f"00{place}-{side}.jpg" for place in range(3) for side in "ab"]
+    assert run(*words, "--worst", "1")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "page" / "pictures").iterdir()) == left[:2]
+
+
 def test_a_bucket_gets_the_same_page(run: Run, tables: dict[str, str], bucket: str) -> None:
     code, out, _ = run(tables["trusted"], tables["good"], "--output", f"{bucket}/page", "--worst", "1")
     assert code == 0
