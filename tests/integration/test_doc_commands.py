@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from maskrcnn.commands.predict import PredictArguments, predict
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.model.bundle import Category, save_bundle
 from maskrcnn.model.network import build_network
@@ -34,25 +35,40 @@ QUICK_TRAINING = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_endpoint: str) -> Path:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str, local_ray: None) -> Path:
     """A reader's machine after ``make demo``: where commands are typed, and a home with photos and a data set."""
-    home, folder = tmp_path / "home", tmp_path / "checkout"
-    folder.mkdir()
+    place = tmp_path_factory.mktemp("reader") / "machine"
+    home, folder = place / "home", place / "checkout"
+    folder.mkdir(parents=True)
     for name in ("deploy", "docs", "jobs", "maskrcnn"):
         (folder / name).symlink_to(PROJECT_ROOT / name)
     annotations = write_shelves(home / "data", 4, seed=1, width=96, height=96, num_boards=1)
     shutil.copy(annotations, home / "data" / "train.json")
     shutil.copy(annotations, home / "data" / "val.json")
-    unseen = write_shelves(folder / "demo-output" / "unseen", 4, seed=2, width=96, height=96, num_boards=1).parent
+    demo = folder / "demo-output"
+    unseen = write_shelves(demo / "unseen", 4, seed=2, width=96, height=96, num_boards=1).parent
     shutil.copytree(unseen / "images", home / "photos")
     (folder / "photo.jpg").symlink_to(min((unseen / "images").iterdir()))
-    write_bundle(folder / "demo-output" / "bundle")
+    write_bundle(demo / "bundle")
+    arguments = PredictArguments(
+        bundle=str(demo / "bundle"), images=str(unseen / "images"), output=str(demo / "predictions")
+    )
+    assert predict(arguments) == 0
+    shutil.copytree(place, place.with_name("as-it-was"), symlinks=True)
+    return place
+
+
+@pytest.fixture
+def reader(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The machine as it was before another page was read, always at the same place, which the demo's table names."""
+    shutil.rmtree(prepared)
+    shutil.copytree(prepared.with_name("as-it-was"), prepared, symlinks=True)
+    home, folder = prepared / "home", prepared / "checkout"
     fill_buckets(folder)
     for name, value in (("HOME", str(home)), ("PYTHONPATH", str(PROJECT_ROOT)), ("PATH", path_of_the_environment())):
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(folder)
-    label_demo(monkeypatch)
     return folder
 
 
@@ -92,11 +108,6 @@ def fill_buckets(folder: Path) -> None:
         client.put_object(Bucket="photos", Key=key, Body=image_path.read_bytes())
     for name in ("model.json", "model.safetensors"):
         client.put_object(Bucket="models", Key=f"shelf/{name}", Body=(demo / "bundle" / name).read_bytes())
-
-
-def label_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["--bundle", "demo-output/bundle", "--images", "demo-output/unseen/images"]
-    run_job("predict", [*words, "--output", "demo-output/predictions"], monkeypatch)
 
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
