@@ -21,7 +21,7 @@ import ray.data
 from ray.util.annotations import RayDeprecationWarning
 
 from maskrcnn import cluster
-from maskrcnn.errors import BrokenDeviceError
+from maskrcnn.errors import BrokenDeviceError, ClusterError
 from maskrcnn.labelling.labeller import PARTS_IN_HAND
 from maskrcnn.labelling.maker import MakerSettings, PartMaker, PartSummary, PartWriter
 from maskrcnn.labelling.meters import GpuMeter
@@ -31,6 +31,7 @@ from maskrcnn.labelling.results import ImageResult
 from maskrcnn.log_lines import LogStyle, log_style, set_up_logs
 from maskrcnn.progress import Progress, watched
 from maskrcnn.redacted_output import redacted_errors
+from maskrcnn.redaction import redact
 from maskrcnn.storage import OutageNotice, tell_of_outages
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,9 @@ class _LoneWorker:
         with redacted_errors():
             self._maker = PartMaker(settings)
 
+    def wait_until_ready(self) -> None:
+        """Return once the network is loaded, which is done before any call."""
+
     def label_one(self, part: PlannedPart, place: int) -> ImageResult:
         with _ending_with_the_device(), redacted_errors():
             return self._maker.label_one(part, place)
@@ -185,20 +189,23 @@ def _run_ray_data(
 
 def _make_one_by_one(part: PlannedPart, pool: Pool, settings: MakerSettings) -> PartSummary:
     """Make a part in which workers keep dying: the image that kills becomes a row, the others are labelled."""
-    worker_class = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=0)(_LoneWorker)
     workers: list[Any] = []
 
     def label_one(place: int) -> ImageResult:
+        reason = ""
         for _ in range(DEATHS_TO_BLAME):
             if not workers:
-                workers.append(worker_class.remote(settings, log_style()))
+                workers.append(_start_lone_worker(pool, settings))
             try:
                 result: ImageResult = ray.get(workers[-1].label_one.remote(part, place))
+            except ray.exceptions.OutOfMemoryError:
+                reason = " for want of memory"
+                workers.clear()
             except ray.exceptions.RayActorError:
                 workers.clear()
             else:
                 return result
-        message = f"the worker died {DEATHS_TO_BLAME} times on this image alone; see Ray's worker logs"
+        message = f"the worker died {DEATHS_TO_BLAME} times{reason} on this image alone; see Ray's worker logs"
         return ImageResult(error_kind="worker_crash", error_message=message)
 
     def label(keys: pa.Table, _: object) -> list[ImageResult]:
@@ -206,9 +213,30 @@ def _make_one_by_one(part: PlannedPart, pool: Pool, settings: MakerSettings) -> 
 
     try:
         return PartWriter(settings).make(part, label)
+    except ClusterError as error:
+        return PartSummary(part.id.plan, part.id.part, failure=str(error))
     finally:
         for worker in workers:
             ray.kill(worker)
+
+
+def _start_lone_worker(pool: Pool, settings: MakerSettings) -> Any:
+    """Start a worker and wait until it has its network: what fails until then is no image's fault.
+
+    Raises:
+        ClusterError: why it could not start.
+    """
+    worker_class = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=0)(_LoneWorker)
+    reason = ""
+    for _ in range(DEATHS_TO_BLAME):
+        worker: Any = worker_class.remote(settings, log_style())
+        try:
+            ray.get(worker.wait_until_ready.remote())
+        except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+            reason = redact(str(error).strip().splitlines()[-1])
+        else:
+            return worker
+    raise ClusterError("a worker", f"must start, and did not: {reason}")
 
 
 def _row_from_part(part: PlannedPart) -> dict[str, Any]:
