@@ -141,6 +141,8 @@ class LabellingJob:
             case protocol.ListPlans():
                 return self._output.list_plans()
             case protocol.ReadPlans(numbers):
+                # Another driver may have begun this output while this one listed its images.
+                self._output.refuse_other_settings(numbers, self._settings)
                 return self._output.read_planned(numbers, self._dates)
             case protocol.ReadFailed(kinds):
                 return self._output.read_failed(kinds, self._dates)

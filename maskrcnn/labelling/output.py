@@ -197,13 +197,20 @@ class Output:
             numbers = self.list_plans()
         except (AccessError, NotFoundError) as error:
             raise OutputError("--output", f"cannot be listed: {error.reason}", error.uri) from error
-        if not numbers:
-            return
-        recorded = self.header(max(numbers)).settings
-        for name, value in settings.items():
-            if recorded.get(name) != value:
-                rule = f"was {recorded.get(name)} when this output was begun, and is {value} now"
-                raise OutputError(name, rule, self.uri, "take the same as before, or another --output")
+        if numbers:
+            self.refuse_other_settings([max(numbers)], settings)
+
+    def refuse_other_settings(self, numbers: Sequence[int], settings: dict[str, Any]) -> None:
+        """Refuse plans that record another bundle or threshold.
+
+        Raises:
+            OutputError: naming the first setting that differs.
+        """
+        for header in _in_parallel(self.header, numbers):
+            for name, value in settings.items():
+                if header.settings.get(name) != value:
+                    rule = f"was {header.settings.get(name)} when this output was begun, and is {value} now"
+                    raise OutputError(name, rule, self.uri, "take the same as before, or another --output")
 
 
 def complete_name(date: str | None, *, is_sample: bool = False) -> str:

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn import storage
+from maskrcnn.config import LabelConfig
 from maskrcnn.errors import OutputError
 from maskrcnn.labelling.digests import RECORD, Records, digest_attempts
+from maskrcnn.labelling.job import LabellingJob
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
@@ -120,6 +122,19 @@ def test_another_setting_than_the_plans_record_is_refused(output: Output) -> Non
     output.check_settings(SETTINGS)
     with pytest.raises(OutputError, match="score_threshold was 0.5 when this output was begun, and is 0.3 now"):
         output.check_settings({**SETTINGS, "score_threshold": 0.3})
+
+
+def test_an_output_that_another_driver_began_meanwhile_with_other_settings_is_refused(
+    tiny_bundle: str, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"no image")
+    output = Output(str(tmp_path / "out"))
+    job = LabellingJob(LabelConfig(tiny_bundle, str(tmp_path / "in"), output.uri))
+    put_plan(output, 1, rows_of(("b", "1", None)))
+    with pytest.raises(OutputError, match="bundle_sha256 was abc when this output was begun"):
+        job.run()
+    assert output.list_plans() == [1]
 
 
 def test_a_folder_of_another_program_is_refused(output: Output) -> None:
