@@ -51,6 +51,7 @@ def arguments(folder: Path | str, output: Path | str, **changes: Any) -> TrainAr
         # Low, since a network at random magnifies rounding from step to step.
         "learning_rate": 1e-5, "num_workers": "2", "batch_size": BATCH, "epochs": EPOCHS, "save_epochs": 0.67,
         "save_minutes": 0, "keep_checkpoints": 9, "device": "cpu", "decay": "constant", "warmup_steps": 0,
+        "max_detections": 100,
     }  # fmt: skip
     return TrainArguments(
         images=f"{folder}/images", annotations=f"{folder}/annotations.json", output=str(output), **(values | changes)
