@@ -280,8 +280,7 @@ def _stat_all(uris: list[str]) -> pa.Table:
             meta = storage.stat(uri)
         except NotFoundError:
             return {"image_uri": uri, "etag": "", "size": 0, "last_modified": None}
-        micros = int(meta.last_modified_s * 1e6)
-        return {"image_uri": uri, "etag": meta.etag, "size": meta.size, "last_modified": micros}
+        return {"image_uri": uri, "etag": meta.etag, "size": meta.size, "last_modified": meta.last_modified_us}
 
     with ThreadPoolExecutor(HEADS_IN_FLIGHT) as pool:
         rows = list(pool.map(version, uris))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from maskrcnn.errors import InputError
-from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
+from maskrcnn.storage.base import UNKNOWN_SIZE, ObjectMeta, PutAnswer, Store
 from maskrcnn.storage.outages import OutageNotice, expect_outages, reached_stores, tell_of_outages
 from maskrcnn.storage.outside import check_no_credentials
 from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "READS_IN_FLIGHT",
+    "UNKNOWN_SIZE",
     "ObjectMeta",
     "OutageNotice",
     "PutAnswer",
@@ -124,8 +125,9 @@ def read_object(uri: str, etag: str, size: int) -> bytes:
 
     Args:
         uri: the object.
-        etag: as listed; where it is an MD5 (not multipart, not KMS), the body is checked against it.
-        size: as listed, bytes.
+        etag: as listed; where it is an MD5 (not multipart, not KMS), the body is checked against it. Empty: whatever
+            version is there, but of local files, whose etag is always known.
+        size: as listed, bytes; `UNKNOWN_SIZE`: whatever comes, likewise.
 
     Raises:
         NotFoundError: also when the object has changed since it was listed.
@@ -220,8 +222,9 @@ def list_batches(uri: str) -> Iterator[pyarrow.RecordBatch]:
     """List every object under a folder or prefix, in batches.
 
     Yields:
-        Record batches of uri (string), etag (string), size (int64, bytes), last_modified (timestamp[us, UTC]); names
-        that start with a dot are left out. Nothing there: no batch.
+        Record batches of uri (string), etag (string), size (int64, bytes) and last_modified (timestamp[us, UTC]); what
+        the store does not tell is an empty etag, `UNKNOWN_SIZE` and null. Names that start with a dot are left out.
+        Nothing there: no batch.
 
     Raises:
         AccessError, UnavailableError: as the store answers.
