@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +26,7 @@ from maskrcnn.labelling.inventory import is_inventory, read_inventory
 from maskrcnn.labelling.manifest import Manifest
 from maskrcnn.labelling.row_groups import open_parquet, read_batches
 from maskrcnn.labelling.sampling import Choice
-
-HEADS_IN_FLIGHT = 64
-
-LISTED_SCHEMA = pa.schema(
-    [
-        ("image_uri", pa.string()),
-        ("etag", pa.string()),
-        ("size", pa.int64()),
-        ("last_modified", pa.timestamp("us", tz="UTC")),
-    ]
-)
+from maskrcnn.labelling.versions import LISTED_SCHEMA, VersionFinder
 
 _MAGIC = re.compile(r"[*?\[]")
 _GLOB_TOKEN = re.compile(r"(\*\*/|\*\*|\*|\?|\[[^\]]*\])")
@@ -125,7 +114,9 @@ def _list_folder(uri: str) -> Iterator[pa.Table]:
         num_listed += len(listed)
         yield listed
     if num_listed == 0 and storage.exists(uri):
-        yield _stat_all([uri])
+        finder = VersionFinder()
+        yield finder.find([uri])
+        finder.check_refusals()
 
 
 def _to_tables(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -157,6 +148,7 @@ def _glob_to_regex(glob: str) -> str:
 
 def _read_manifest(uri: str, choice: Choice) -> Iterator[pa.Table]:
     """Read a manifest Parquet: image_uri (or uri), perhaps etag and size, and any columns of the user's."""
+    finder = VersionFinder()
     try:
         with storage.open_input(uri) as file:
             manifest = open_parquet(file)
@@ -172,7 +164,9 @@ def _read_manifest(uri: str, choice: Choice) -> Iterator[pa.Table]:
                     raise InputError("manifest column image_uri", "must have no nulls", uri)
                 check_rows(rows, uri)
                 # Chosen first: the store is asked for the versions of the others.
-                yield _with_versions(choice(_with_spelling(rows, is_believed)), uri, is_believed)
+                chosen = choice(_with_spelling(rows, is_believed))
+                yield _with_types(_with_bare_etags(chosen) if is_believed else _with_versions(chosen, finder), uri)
+        finder.check_refusals()
     except NotFoundError as error:
         raise InputError("--images", "does not exist", uri) from error
     except pa.ArrowInvalid as error:
@@ -198,17 +192,23 @@ def _with_spelling(rows: pa.Table, is_believed: bool) -> pa.Table:
     return rows.set_column(rows.column_names.index("image_uri"), "image_uri", uris)
 
 
-def _with_versions(rows: pa.Table, uri: str, is_believed: bool) -> pa.Table:
-    """Give rows of a manifest the types of a listing, and the versions that the store has, unless they are believed."""
-    if is_believed:
-        etags = pc.utf8_trim(rows["etag"].cast(pa.string()), characters='"')
-        rows = rows.set_column(rows.column_names.index("etag"), "etag", etags)
-    else:
-        versions = _stat_all(rows["image_uri"].to_pylist())
-        for name in LISTED_SCHEMA.names:
-            if name in rows.column_names:
-                rows = rows.drop_columns([name])
-            rows = rows.append_column(name, versions[name])
+def _with_bare_etags(rows: pa.Table) -> pa.Table:
+    etags = pc.utf8_trim(rows["etag"].cast(pa.string()), characters='"')
+    return rows.set_column(rows.column_names.index("etag"), "etag", etags)
+
+
+def _with_versions(rows: pa.Table, finder: VersionFinder) -> pa.Table:
+    """Give rows of a manifest the versions that the store has, whatever they say."""
+    versions = finder.find(rows["image_uri"].to_pylist())
+    for name in LISTED_SCHEMA.names:
+        if name in rows.column_names:
+            rows = rows.drop_columns([name])
+        rows = rows.append_column(name, versions[name])
+    return rows
+
+
+def _with_types(rows: pa.Table, uri: str) -> pa.Table:
+    """Give rows of a manifest the types of a listing."""
     types = {**{name: LISTED_SCHEMA.field(name).type for name in LISTED_SCHEMA.names}, "image_id": pa.int64()}
     fields = [pa.field(field.name, types.get(field.name, field.type)) for field in rows.schema]
     try:
@@ -270,18 +270,3 @@ def _list_only(root_uri: str, uris: pa.Array) -> pa.Table:
 def _among(tables: list[pa.Table], uris: pa.Array) -> pa.Table:
     listed = pa.concat_tables([LISTED_SCHEMA.empty_table(), *tables])
     return listed.filter(pc.is_in(listed["image_uri"], value_set=uris))
-
-
-def _stat_all(uris: list[str]) -> pa.Table:
-    """Ask for the version of every image, many at a time; one that is missing gets an empty etag."""
-
-    def version(uri: str) -> dict[str, Any]:
-        try:
-            meta = storage.stat(uri)
-        except NotFoundError:
-            return {"image_uri": uri, "etag": "", "size": 0, "last_modified": None}
-        return {"image_uri": uri, "etag": meta.etag, "size": meta.size, "last_modified": meta.last_modified_us}
-
-    with ThreadPoolExecutor(HEADS_IN_FLIGHT) as pool:
-        rows = list(pool.map(version, uris))
-    return pa.Table.from_pylist(rows, schema=LISTED_SCHEMA)

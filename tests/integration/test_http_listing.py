@@ -11,9 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn import storage
-from maskrcnn.errors import NotFoundError
+from maskrcnn.errors import (
+    AccessError,
+    InputError,
+    NoBucketError,
+    NotFoundError,
+    OutageError,
+    StorageError,
+    StorageTimeout,
+    UnavailableError,
+)
+from maskrcnn.labelling import versions
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.plan import NO_DATE
+from maskrcnn.storage import ObjectMeta
 from tests.http_server import BODY, Server, serve_images
 from tests.planning import to_table
 
@@ -105,3 +116,49 @@ def test_a_folders_page_of_links_is_listed_without_versions_and_read(server: Ser
     listed = to_table(list_manifest(f"{server.root}/photos/")).to_pylist()
     assert [row["image_uri"] for row in listed] == [f"{server.root}/photos/{name}.jpg" for name in "ab"]
     assert [read(row) for row in listed] == [BODY, BODY]
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, AccessError), (418, StorageError)])
+def test_an_image_that_is_refused_is_listed_without_a_version(
+    server: Server, list_uris: Any, status: int, error: type[StorageError]
+) -> None:
+    server.statuses["HEAD /b.jpg"] = server.statuses["GET /b.jpg"] = [status]
+    good, refused = list_uris([f"{server.root}/a.jpg", f"{server.root}/b.jpg"])
+    assert read(good) == BODY
+    assert (refused["etag"], refused["size"]) == ("", storage.UNKNOWN_SIZE)
+    with pytest.raises(error):
+        read(refused)
+
+
+@pytest.mark.parametrize("status", [403, 418])
+def test_images_that_are_all_refused_are_one_clear_line(server: Server, list_uris: Any, status: int) -> None:
+    for name in "abc":
+        server.statuses[f"HEAD /{name}.jpg"] = server.statuses[f"GET /{name}.jpg"] = [status]
+    server.statuses["HEAD /c.jpg"] = [404]
+    with pytest.raises(InputError, match=f"all 2 are refused: .*{status}.*; see the credentials"):
+        list_uris([f"{server.root}/{name}.jpg" for name in "abc"])
+
+
+def test_many_refusals_end_a_listing_early(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "MANY_REFUSED", 2)
+    uris = [f"{server.root}/{place}.jpg" for place in range(8)]
+    for uri in uris:
+        server.statuses[f"HEAD /{uri.rsplit('/', 1)[1]}"] = server.statuses[f"GET /{uri.rsplit('/', 1)[1]}"] = [403]
+    pq.write_table(pa.table({"image_uri": uris}), tmp_path / "m.parquet", row_group_size=1)
+    with pytest.raises(InputError, match="all 2 are refused"):
+        list_manifest(str(tmp_path / "m.parquet"))
+    assert {path for _, path in server.requests} == {"/0.jpg", "/1.jpg"}
+
+
+@pytest.mark.parametrize("error", [OutageError, UnavailableError, StorageTimeout, NoBucketError])
+def test_a_store_that_is_away_still_ends_a_listing(
+    list_uris: Any, monkeypatch: pytest.MonkeyPatch, error: type[StorageError]
+) -> None:
+    def stat(uri: str) -> ObjectMeta:
+        if uri.endswith("b.jpg"):
+            raise error(uri, "away")
+        return ObjectMeta(uri, "etag", 5, None)
+
+    monkeypatch.setattr(storage, "stat", stat)
+    with pytest.raises((StorageError, InputError), match="away"):
+        list_uris(["s3://bucket/a.jpg", "s3://bucket/b.jpg"])
