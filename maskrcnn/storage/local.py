@@ -23,6 +23,8 @@ LISTING_BATCH_SIZE = 10_000
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 """EEXIST is what making a folder in a file's place gives, ENXIO what opening a socket gives."""
+_NO_IMAGE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""What links give that lead nowhere, through a file, or to themselves; and what was there and is gone."""
 _REMEDIES = {
     errno.EACCES: "see who may write there, or name another place",
     errno.EPERM: "see who may write there, or name another place",
@@ -185,10 +187,13 @@ def _walk(folder: str, entered: set[tuple[int, int]]) -> Iterator[ObjectMeta]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        try:
-            found = entry.stat()
-        except FileNotFoundError:  # a dangling link, or gone since the scan
-            continue
+        with _named_errors(entry.path):
+            try:
+                found = entry.stat()
+            except OSError as error:
+                if error.errno in _NO_IMAGE:
+                    continue
+                raise
         if stat_module.S_ISDIR(found.st_mode):
             yield from _walk(entry.path, entered | {identity})
         elif stat_module.S_ISREG(found.st_mode):
