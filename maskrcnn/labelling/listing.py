@@ -169,7 +169,8 @@ def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
     if not {"etag", "size"} <= set(manifest.schema_arrow.names):
         return False
     for batch in read_batches(manifest, [image_uri, "etag", "size"]):
-        is_remote = pc.match_substring_regex(batch[image_uri].cast(pa.string()), "^[a-z0-9]+://")
+        uris = batch[image_uri].cast(pa.string())
+        is_remote = pc.and_not(pc.match_substring_regex(uris, "^[a-z0-9]+://"), pc.starts_with(uris, "file://"))
         if batch["etag"].null_count or batch["size"].null_count or pc.all(is_remote).as_py() is False:
             return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskrcnn import storage
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.dates import iso_dates
 from maskrcnn.labelling.globs import list_glob
@@ -159,3 +161,41 @@ def test_a_day_that_no_calendar_has_is_no_date(tmp_path: Path, taken: str) -> No
 def test_every_day_of_the_calendar_is_a_date(day: date) -> None:
     texts = pa.chunked_array([[day.isoformat(), day.strftime("%Y%m%d").zfill(8), f"{day.isoformat()}T05:00:00Z"]])
     assert iso_dates(texts).to_pylist() == [day.isoformat()] * 3
+
+
+@pytest.mark.parametrize("name", [b"\xff.jpg", b"50%25 \xfe#?.jpg", b"\xc3\xa9%FF.jpg", b"50%25#.jpg"])
+@pytest.mark.parametrize("has_versions", [True, False])
+def test_a_listing_is_a_manifest_whatever_bytes_name_its_files(tmp_path: Path, name: bytes, has_versions: bool) -> None:
+    (tmp_path / "photos").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "photos") + b"/" + name)).write_bytes(b"image")
+    listed = to_table(list_manifest(str(tmp_path / "photos")))
+    columns = listed.select(["image_uri", "etag", "size"] if has_versions else ["image_uri"])
+    pq.write_table(columns, tmp_path / "m.parquet")
+    again = to_table(list_manifest(str(tmp_path / "m.parquet")))
+    assert again.equals(listed)
+    row = again.to_pylist()[0]
+    assert storage.normalise(row["image_uri"]) == row["image_uri"]
+    assert storage.read_object(row["image_uri"], row["etag"], row["size"]) == b"image"
+
+
+def test_versions_that_a_manifest_gives_of_files_are_asked_for_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    row = list_columns(tmp_path, {"image_uri": [f"file://{tmp_path}/a.jpg"], "etag": ["old"], "size": [1]})
+    assert row["image_uri"] == str(tmp_path / "a.jpg")
+    assert row["etag"] == storage.stat(str(tmp_path / "a.jpg")).etag
+
+
+def test_a_folder_whose_name_is_no_utf8_holds_the_images_of_a_coco_file(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    root.mkdir()
+    (root / "50%25.jpg").write_bytes(b"image")
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    (root / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+    root_uri = f"file://{tmp_path}/%FF"
+    images = [{"id": 1, "file_name": "50%25.jpg"}]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images}))
+    (row,) = to_table(list_manifest(str(tmp_path / "coco.json"), image_root_uri=root_uri)).to_pylist()
+    assert storage.read_object(row["image_uri"], row["etag"], row["size"]) == b"image"
+    (tmp_path / "coco.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "out.jpg"}]}))
+    with pytest.raises(InputError, match="must not lead out of the folder"):
+        list_manifest(str(tmp_path / "coco.json"), image_root_uri=root_uri)
