@@ -129,15 +129,20 @@ def _is_there(uri: str) -> bool:
 
 def _read_manifest(uri: str, choice: Choice) -> Iterator[pa.Table]:
     """Read a manifest Parquet: image_uri (or uri), perhaps etag and size, and any columns of the user's."""
+    try:
+        file = storage.open_input(uri)
+    except NotFoundError as error:
+        raise InputError("--images", "does not exist", uri) from error
     finder = VersionFinder()
     try:
-        with storage.open_input(uri) as file:
+        with file:
             manifest = open_parquet(file)
             image_uri = _check_columns(manifest.schema_arrow, uri)
-            is_believed = _has_versions(manifest, image_uri)
+            is_believed = _has_versions(manifest, image_uri, uri)
             for batch in read_batches(manifest):
                 rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-                rows = rows.rename_columns(["image_uri" if name == image_uri else name for name in rows.column_names])
+                place = rows.column_names.index(image_uri)
+                rows = rows.set_column(place, "image_uri", _texts(rows[image_uri], uri))
                 if rows["image_uri"].null_count:
                     raise InputError("manifest column image_uri", "must have no nulls", uri)
                 check_rows(rows, uri)
@@ -145,8 +150,6 @@ def _read_manifest(uri: str, choice: Choice) -> Iterator[pa.Table]:
                 chosen = choice(_with_spelling(rows, is_believed))
                 yield _with_types(chosen if is_believed else _with_versions(chosen, finder), uri)
         finder.check_refusals()
-    except NotFoundError as error:
-        raise InputError("--images", "does not exist", uri) from error
     except pa.ArrowInvalid as error:
         raise InputError("--images", f"is not a Parquet file: {error}", uri) from error
 
@@ -164,12 +167,20 @@ def _check_columns(schema: pa.Schema, uri: str) -> str:
     return image_uri
 
 
-def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
+def _texts(image_uris: pa.Array | pa.ChunkedArray, manifest_uri: str) -> pa.Array | pa.ChunkedArray:
+    try:
+        # By way of bytes: what a file calls text is looked at only when it is cast from there.
+        return image_uris.cast(pa.string()).cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise InputError("manifest column image_uri", "must be UTF-8", manifest_uri) from error
+
+
+def _has_versions(manifest: pq.ParquetFile, image_uri: str, manifest_uri: str) -> bool:
     """Say whether the manifest gives every image's etag and size; those of local files are always asked for."""
     if not {"etag", "size"} <= set(manifest.schema_arrow.names):
         return False
     for batch in read_batches(manifest, [image_uri, "etag", "size"]):
-        uris = batch[image_uri].cast(pa.string())
+        uris = _texts(batch[image_uri], manifest_uri)
         is_remote = pc.and_not(pc.match_substring_regex(uris, "^[a-z0-9]+://"), pc.starts_with(uris, "file://"))
         if batch["etag"].null_count or batch["size"].null_count or pc.all(is_remote).as_py() is False:
             return False
@@ -178,9 +189,9 @@ def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
 
 def _with_spelling(rows: pa.Table, is_believed: bool) -> pa.Table:
     """Give rows of a manifest the spelling of URIs that tables have; those with versions come from a listing."""
-    uris = rows["image_uri"].cast(pa.string())
-    if not is_believed:
-        uris = pa.chunked_array([pa.array([storage.normalise(one) for one in uris.to_pylist()], pa.string())])
+    if is_believed:
+        return rows
+    uris = pa.array([storage.normalise(one) for one in rows["image_uri"].to_pylist()], pa.string())
     return rows.set_column(rows.column_names.index("image_uri"), "image_uri", uris)
 
 

@@ -72,7 +72,7 @@ class VersionFinder:
         if not self._is_any_found:
             rule = f"must hold an image that may be read, and all {self._num_refused:,} are refused: {first.reason}"
             raise InputError("--images", rule, first.uri, "see the credentials and the store's policies")
-        logger.warning("%s of the images are refused, the first: %s", f"{self._num_refused:,}", first)
+        logger.warning("images that their store refuses: %s; the first: %s", f"{self._num_refused:,}", first)
 
 
 def _ask(uri: str) -> storage.ObjectMeta | StorageError:

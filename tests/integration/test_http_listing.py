@@ -156,9 +156,9 @@ def test_a_store_that_is_away_still_ends_a_listing(
 ) -> None:
     def stat(uri: str) -> ObjectMeta:
         if uri.endswith("b.jpg"):
-            raise error(uri, "away")
+            raise error(uri, "gone fishing")
         return ObjectMeta(uri, "etag", 5, None)
 
     monkeypatch.setattr(storage, "stat", stat)
-    with pytest.raises((StorageError, InputError), match="away"):
+    with pytest.raises((StorageError, InputError), match="gone fishing"):
         list_uris(["s3://bucket/a.jpg", "s3://bucket/b.jpg"])

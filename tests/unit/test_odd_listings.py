@@ -24,6 +24,7 @@ from maskrcnn.labelling.plan import NO_DATE
 from tests.planning import to_table
 
 ONE = {"image_uri": ["s3://b/a.jpg"], "etag": ["1"], "size": [1]}
+NO_UTF8 = pa.Array.from_buffers(pa.string(), 1, pa.array([b"s3://b/\xff"]).buffers())
 NANOSECONDS = pa.array([1795704838809549751], pa.timestamp("ns"))
 
 
@@ -139,6 +140,9 @@ def test_a_manifests_times_may_be_of_nanoseconds(tmp_path: Path) -> None:
     [
         (pa.table([["s3://b/a"], [1], [2]], ["image_uri", "a", "a"]), "manifest column a must be there once"),
         ({**ONE, "image_uri": [["s3://b/a"]]}, "manifest column image_uri must be text, is list"),
+        ({**ONE, "image_uri": [b"s3://b/\xff"]}, "manifest column image_uri must be UTF-8"),
+        ({**ONE, "image_uri": NO_UTF8}, "manifest column image_uri must be UTF-8"),
+        ({"image_uri": NO_UTF8}, "manifest column image_uri must be UTF-8"),
         ({**ONE, "etag": [["1"]]}, "the manifest needs a text etag"),
         ({**ONE, "etag": [b"\xff"]}, "the manifest needs a text etag"),
         ({**ONE, "size": [{"bytes": 1}]}, "the manifest needs a text etag, an integer size"),
