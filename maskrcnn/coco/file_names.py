@@ -29,8 +29,8 @@ def safe_join(root_uri: str, file_name: str) -> str:
     root = storage.normalise(root_uri)
     joined = storage.join(root, *segments)
     if storage.is_local(root):
-        real_root = os.path.realpath(root)
-        if os.path.commonpath([real_root, os.path.realpath(joined)]) != real_root:
+        real_root = os.path.realpath(storage.local_path(root))
+        if os.path.commonpath([real_root, os.path.realpath(storage.local_path(joined))]) != real_root:
             _refuse_file_name(file_name, "must not lead out of the folder of images by a symbolic link", root_uri)
     return joined
 

@@ -43,3 +43,11 @@ PLAN_ONLY_COLUMNS = frozenset({"part", "size", "date"})
 """Columns of a plan that are not carried into the table (the date is in the path)."""
 
 RESERVED_COLUMNS = frozenset(SCHEMA.names) | PLAN_ONLY_COLUMNS | {"plan"}
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Say whether a column of this type can hold texts; some writers give them as binary, or in a dictionary."""
+    value_type = type_.value_type if pa.types.is_dictionary(type_) else type_
+    of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(is_one(value_type) for is_one in (*of_text, *of_bytes, pa.types.is_null))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,12 +16,10 @@ from maskrcnn import storage
 from maskrcnn.coco.packed import PackedBytes
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.columns import SCHEMA
-from maskrcnn.labelling.plan import NO_DATE, current_rows, current_rows_by_date, parse_part_id
+from maskrcnn.labelling.plan import NO_DATE, current_rows, current_rows_by_date, parse_part_date, parse_part_id
 
 FILES_AT_ONCE = 16
 READ_BUFFER_BYTES = 1 << 20
-
-_DATE_FOLDER = re.compile(r"/date=([^/]+)/")
 
 
 class CurrentRows:
@@ -65,7 +62,7 @@ class CurrentRows:
     @property
     def has_dates(self) -> bool:
         """Whether the table lies in ``date=`` folders."""
-        return any(_DATE_FOLDER.search(part_uri) for part_uri in self._part_uris)
+        return any(parse_part_date(part_uri) is not None for part_uri in self._part_uris)
 
     def schema(self, columns: Collection[str] | None = None) -> pa.Schema:
         """Give some columns with their types, None for all; a column may be of some parts only.
@@ -174,7 +171,7 @@ def _readable(part_uri: str) -> Iterator[None]:
 def _is_wanted(uri: str, dates: Collection[str] | None) -> bool:
     if parse_part_id(uri) is None:
         return False
-    return dates is None or any(f"/date={date}/" in uri for date in dates)
+    return dates is None or parse_part_date(uri) in dates
 
 
 def _read_keys(part_uri: str) -> tuple[pa.Table, pa.Schema]:
@@ -209,6 +206,5 @@ def _as_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _with_date(rows: pa.Table, part_uri: str) -> pa.Table:
-    match = _DATE_FOLDER.search(part_uri)
-    date = match[1] if match and match[1] != NO_DATE else None
-    return rows.append_column("date", pa.repeat(pa.scalar(date, pa.string()), len(rows)))
+    date = parse_part_date(part_uri)
+    return rows.append_column("date", pa.repeat(pa.scalar(None if date == NO_DATE else date, pa.string()), len(rows)))

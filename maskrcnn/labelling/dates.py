@@ -8,7 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from maskrcnn.errors import InputError
+from maskrcnn.labelling.columns import is_text
 from maskrcnn.labelling.plan import NO_DATE
+
+_ISO = "%Y-%m-%d"
 
 
 def with_date(manifest: pa.Table, date_from: str | None) -> pa.Table:
@@ -32,13 +35,23 @@ def _dates(manifest: pa.Table, date_from: str) -> pa.ChunkedArray:
     if date_from == "last-modified":
         if "last_modified" not in manifest.column_names:
             raise InputError("--date-from last-modified", "needs an input that tells the time, this manifest does not")
-        return pc.strftime(manifest["last_modified"], format="%Y-%m-%d")
+        return pc.strftime(manifest["last_modified"], format=_ISO)
     if date_from in manifest.column_names:
-        column = manifest[date_from]
-        if pa.types.is_temporal(column.type):
-            return pc.strftime(column.cast(pa.timestamp("us")), format="%Y-%m-%d")
-        return iso_dates(column.cast(pa.string()))
+        return _of_column(manifest[date_from], date_from)
     return iso_dates(_matches(manifest["image_uri"], _parse_pattern(date_from, manifest.column_names)))
+
+
+def _of_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    is_time = pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)
+    if not is_time and not pa.types.is_integer(column.type) and not is_text(column.type):
+        raise InputError(f"--date-from {name}", f"must be a column of dates, times or text, and is {column.type}")
+    try:
+        if not is_time:
+            return iso_dates(column.cast(pa.string()))
+        times = pc.cast(column, options=pc.CastOptions(pa.timestamp("us"), allow_time_truncate=True))
+    except pa.ArrowInvalid as error:
+        raise InputError(f"--date-from {name}", f"must be a column of dates, times or text: {error}") from error
+    return pc.strftime(times, format=_ISO)
 
 
 def _parse_pattern(date_from: str, column_names: list[str]) -> re.Pattern[str]:
@@ -65,6 +78,9 @@ def _matches(uris: pa.ChunkedArray, pattern: re.Pattern[str]) -> pa.ChunkedArray
 
 
 def iso_dates(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Read 2026-11-22 and 20261122; anything else is null."""
+    """Read 2026-11-22 and 20261122; anything else is null, as are days that no calendar has."""
     found = pc.extract_regex(texts, r"^(?P<year>\d{4})-?(?P<month>[01]\d)-?(?P<day>[0-3]\d)")
-    return pc.binary_join_element_wise(*(pc.struct_field(found, [i]) for i in range(3)), "-")
+    dates = pc.binary_join_element_wise(*(pc.struct_field(found, [i]) for i in range(3)), "-")
+    # A 30th of February is read as the 2nd of March.
+    days = pc.strftime(pc.strptime(dates, format=_ISO, unit="s", error_is_null=True), format=_ISO)
+    return pc.if_else(pc.equal(days, dates), dates, None)

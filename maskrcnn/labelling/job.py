@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.compute as pc
 import torch
 
 from maskrcnn import cluster, storage
@@ -24,6 +23,7 @@ from maskrcnn.labelling.costs import find_costs, load_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast, forecast_run
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.maker import MakerSettings
+from maskrcnn.labelling.manifest import total_bytes
 from maskrcnn.labelling.meters import RunMeters
 from maskrcnn.labelling.output import Output, complete_name
 from maskrcnn.labelling.plan import PartId, PlannedPart
@@ -105,7 +105,7 @@ class LabellingJob:
         while (rows := backlog.next_plan()) is not None:
             num_to_plan += len(rows)
             num_parts_to_plan += rows["part"][-1].as_py() + 1
-            num_bytes += pc.sum(rows["size"]).as_py()
+            num_bytes += total_bytes(rows["size"])
             backlog.advance()
         made = self._output.list_parts()
         left = [part for part in self._output.read_parts(numbers) if part.id not in made]

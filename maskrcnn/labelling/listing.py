@@ -7,9 +7,7 @@ other columns. All but a COCO JSON stream in as Arrow batches, so that neither m
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,28 +17,17 @@ import pyarrow.parquet as pq
 
 from maskrcnn import storage
 from maskrcnn.coco.file_names import safe_join
+from maskrcnn.coco.records import Records
 from maskrcnn.errors import AccessError, InputError, NotFoundError
 from maskrcnn.labelling.admission import check_rows
-from maskrcnn.labelling.columns import RESERVED_COLUMNS
+from maskrcnn.labelling.columns import RESERVED_COLUMNS, is_text
 from maskrcnn.labelling.dates import with_date
+from maskrcnn.labelling.globs import list_glob, looks_like_glob
 from maskrcnn.labelling.inventory import is_inventory, read_inventory
 from maskrcnn.labelling.manifest import Manifest
 from maskrcnn.labelling.row_groups import open_parquet, read_batches
 from maskrcnn.labelling.sampling import Choice
-
-HEADS_IN_FLIGHT = 64
-
-LISTED_SCHEMA = pa.schema(
-    [
-        ("image_uri", pa.string()),
-        ("etag", pa.string()),
-        ("size", pa.int64()),
-        ("last_modified", pa.timestamp("us", tz="UTC")),
-    ]
-)
-
-_MAGIC = re.compile(r"[*?\[]")
-_GLOB_TOKEN = re.compile(r"(\*\*/|\*\*|\*|\?|\[[^\]]*\])")
+from maskrcnn.labelling.versions import LISTED_SCHEMA, VersionFinder
 
 
 def list_manifest(
@@ -110,8 +97,8 @@ def _finish(listed: pa.Table, uri: str, date_from: str | None) -> pa.Table:
 
 
 def _list(uri: str, image_root_uri: str | None, choice: Choice) -> _Source:
-    if _MAGIC.search(uri) and not _is_there(uri):
-        return _Source(map(choice, _to_tables(_list_glob(uri))), may_repeat=False)
+    if looks_like_glob(uri) and not _is_there(uri):
+        return _Source(map(choice, _to_tables(list_glob(uri))), may_repeat=False)
     if uri.endswith(".parquet"):
         return _Source(_read_manifest(uri, choice), may_repeat=True)
     if uri.endswith(".json"):
@@ -125,7 +112,9 @@ def _list_folder(uri: str) -> Iterator[pa.Table]:
         num_listed += len(listed)
         yield listed
     if num_listed == 0 and storage.exists(uri):
-        yield _stat_all([uri])
+        finder = VersionFinder()
+        yield finder.find([uri])
+        finder.check_refusals()
 
 
 def _to_tables(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -138,53 +127,61 @@ def _is_there(uri: str) -> bool:
     return storage.exists(uri) or next(storage.list_batches(uri), None) is not None
 
 
-def _list_glob(uri: str) -> Iterator[pa.RecordBatch]:
-    """List what matches, and everything under folders that match; ``*`` and ``?`` stop at a slash, ``**`` does not."""
-    folder = _GLOB_TOKEN.split(uri)[0].rsplit("/", 1)[0]
-    pattern = f"^{_glob_to_regex(uri)}(/.*)?$"
-    for batch in storage.list_batches(folder):
-        yield batch.filter(pc.match_substring_regex(batch.column("uri"), pattern))
-
-
-def _glob_to_regex(glob: str) -> str:
-    translations = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = [
-        translations.get(piece) or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece))
-        for piece in _GLOB_TOKEN.split(glob)
-    ]
-    return "".join(pieces)
-
-
 def _read_manifest(uri: str, choice: Choice) -> Iterator[pa.Table]:
     """Read a manifest Parquet: image_uri (or uri), perhaps etag and size, and any columns of the user's."""
     try:
-        with storage.open_input(uri) as file:
+        file = storage.open_input(uri)
+    except NotFoundError as error:
+        raise InputError("--images", "does not exist", uri) from error
+    finder = VersionFinder()
+    try:
+        with file:
             manifest = open_parquet(file)
-            names = manifest.schema_arrow.names
-            if not {"image_uri", "uri"} & set(names):
-                raise InputError("the manifest", f"must have a column image_uri, has {', '.join(names)}", uri)
-            image_uri = "image_uri" if "image_uri" in names else "uri"
-            is_believed = _has_versions(manifest, image_uri)
+            image_uri = _check_columns(manifest.schema_arrow, uri)
+            is_believed = _has_versions(manifest, image_uri, uri)
             for batch in read_batches(manifest):
                 rows = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-                rows = rows.rename_columns(["image_uri" if name == image_uri else name for name in names])
+                place = rows.column_names.index(image_uri)
+                rows = rows.set_column(place, "image_uri", _texts(rows[image_uri], uri))
                 if rows["image_uri"].null_count:
                     raise InputError("manifest column image_uri", "must have no nulls", uri)
                 check_rows(rows, uri)
                 # Chosen first: the store is asked for the versions of the others.
-                yield _with_versions(choice(_with_spelling(rows, is_believed)), uri, is_believed)
-    except NotFoundError as error:
-        raise InputError("--images", "does not exist", uri) from error
+                chosen = choice(_with_spelling(rows, is_believed))
+                yield _with_types(chosen if is_believed else _with_versions(chosen, finder), uri)
+        finder.check_refusals()
     except pa.ArrowInvalid as error:
         raise InputError("--images", f"is not a Parquet file: {error}", uri) from error
 
 
-def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
+def _check_columns(schema: pa.Schema, uri: str) -> str:
+    """Refuse a manifest whose columns cannot be used, and name the one that holds the images' URIs."""
+    names = schema.names
+    if not {"image_uri", "uri"} & set(names):
+        raise InputError("the manifest", f"must have a column image_uri, has {', '.join(names)}", uri)
+    if repeated := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise InputError(f"manifest column {repeated[0]}", "must be there once, and is there twice", uri, "rename one")
+    image_uri = "image_uri" if "image_uri" in names else "uri"
+    if not is_text(schema.field(image_uri).type):
+        raise InputError(f"manifest column {image_uri}", f"must be text, is {schema.field(image_uri).type}", uri)
+    return image_uri
+
+
+def _texts(image_uris: pa.Array | pa.ChunkedArray, manifest_uri: str) -> pa.Array | pa.ChunkedArray:
+    try:
+        # By way of bytes: what a file calls text is looked at only when it is cast from there.
+        return image_uris.cast(pa.string()).cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid as error:
+        raise InputError("manifest column image_uri", "must be UTF-8", manifest_uri) from error
+
+
+def _has_versions(manifest: pq.ParquetFile, image_uri: str, manifest_uri: str) -> bool:
     """Say whether the manifest gives every image's etag and size; those of local files are always asked for."""
     if not {"etag", "size"} <= set(manifest.schema_arrow.names):
         return False
     for batch in read_batches(manifest, [image_uri, "etag", "size"]):
-        is_remote = pc.match_substring_regex(batch[image_uri].cast(pa.string()), "^[a-z0-9]+://")
+        uris = _texts(batch[image_uri], manifest_uri)
+        is_remote = pc.and_not(pc.match_substring_regex(uris, "^[a-z0-9]+://"), pc.starts_with(uris, "file://"))
         if batch["etag"].null_count or batch["size"].null_count or pc.all(is_remote).as_py() is False:
             return False
     return True
@@ -192,30 +189,35 @@ def _has_versions(manifest: pq.ParquetFile, image_uri: str) -> bool:
 
 def _with_spelling(rows: pa.Table, is_believed: bool) -> pa.Table:
     """Give rows of a manifest the spelling of URIs that tables have; those with versions come from a listing."""
-    uris = rows["image_uri"].cast(pa.string())
-    if not is_believed:
-        uris = pa.chunked_array([pa.array([storage.normalise(one) for one in uris.to_pylist()], pa.string())])
+    if is_believed:
+        return rows
+    uris = pa.array([storage.normalise(one) for one in rows["image_uri"].to_pylist()], pa.string())
     return rows.set_column(rows.column_names.index("image_uri"), "image_uri", uris)
 
 
-def _with_versions(rows: pa.Table, uri: str, is_believed: bool) -> pa.Table:
-    """Give rows of a manifest the types of a listing, and the versions that the store has, unless they are believed."""
-    if is_believed:
-        etags = pc.utf8_trim(rows["etag"].cast(pa.string()), characters='"')
-        rows = rows.set_column(rows.column_names.index("etag"), "etag", etags)
-    else:
-        versions = _stat_all(rows["image_uri"].to_pylist())
-        for name in LISTED_SCHEMA.names:
-            if name in rows.column_names:
-                rows = rows.drop_columns([name])
-            rows = rows.append_column(name, versions[name])
-    types = {**{name: LISTED_SCHEMA.field(name).type for name in LISTED_SCHEMA.names}, "image_id": pa.int64()}
-    fields = [pa.field(field.name, types.get(field.name, field.type)) for field in rows.schema]
-    try:
-        return rows.cast(pa.schema(fields))
-    except pa.ArrowInvalid as error:
-        rule = f"needs an integer size, a time last_modified and an integer image_id: {error}"
-        raise InputError("the manifest", rule, uri) from error
+def _with_versions(rows: pa.Table, finder: VersionFinder) -> pa.Table:
+    """Give rows of a manifest the versions that the store has, whatever they say."""
+    versions = finder.find(rows["image_uri"].to_pylist())
+    for name in LISTED_SCHEMA.names:
+        if name in rows.column_names:
+            rows = rows.drop_columns([name])
+        rows = rows.append_column(name, versions[name])
+    return rows
+
+
+def _with_types(rows: pa.Table, uri: str) -> pa.Table:
+    """Give rows of a manifest the types of a listing."""
+    types = {**{field.name: field.type for field in LISTED_SCHEMA}, "image_id": pa.int64()}
+    for place, name in enumerate(rows.column_names):
+        if name in types:
+            try:
+                # Times of other writers are of nanoseconds.
+                column = pc.cast(rows[name], options=pc.CastOptions(types[name], allow_time_truncate=True))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                rule = f"needs a text etag, an integer size, a time last_modified and an integer image_id: {error}"
+                raise InputError("the manifest", rule, uri) from error
+            rows = rows.set_column(place, name, pc.utf8_trim(column, characters='"') if name == "etag" else column)
+    return rows
 
 
 def _read_json(uri: str, image_root_uri: str | None) -> Iterable[pa.Table]:
@@ -223,7 +225,7 @@ def _read_json(uri: str, image_root_uri: str | None) -> Iterable[pa.Table]:
         document = json.loads(storage.read_bytes(uri))
     except NotFoundError as error:
         raise InputError("--images", "does not exist", uri) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("--images", f"is not JSON: {error}", uri) from error
     if is_inventory(document):
         return read_inventory(document, uri)
@@ -236,10 +238,13 @@ def _read_json(uri: str, image_root_uri: str | None) -> Iterable[pa.Table]:
 
 def _list_coco(images: list[Any], uri: str, root_uri: str) -> pa.Table:
     """Find the files of a COCO document; one that is missing gets an empty etag, and later a row ``not_found``."""
-    for place, image in enumerate(images):
-        if not isinstance(image, dict) or not isinstance(image.get("id"), int) or "file_name" not in image:
-            raise InputError(f"images[{place}]", "must have an integer id and a file_name", uri)
-    uris = pa.array([safe_join(root_uri, str(image["file_name"])) for image in images], pa.string())
+    records = Records(images, "images", "image", uri)
+    image_ids = records.whole_numbers("id")
+    names = records.texts("file_name")
+    for place, name in enumerate(names):
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            records.refuse(place, "file_name", f"must be Unicode text, got {name!r:.200}")
+    uris = pa.array([safe_join(root_uri, name) for name in names], pa.string())
     listed = _list_only(root_uri, uris)
     found = listed.take(pc.index_in(uris, value_set=listed["image_uri"]))
     return pa.table(
@@ -248,7 +253,7 @@ def _list_coco(images: list[Any], uri: str, root_uri: str) -> pa.Table:
             "etag": pc.fill_null(found["etag"], ""),
             "size": pc.fill_null(found["size"], 0),
             "last_modified": found["last_modified"],
-            "image_id": pa.array([image["id"] for image in images], pa.int64()),
+            "image_id": pa.array(image_ids),
         }
     )
 
@@ -270,19 +275,3 @@ def _list_only(root_uri: str, uris: pa.Array) -> pa.Table:
 def _among(tables: list[pa.Table], uris: pa.Array) -> pa.Table:
     listed = pa.concat_tables([LISTED_SCHEMA.empty_table(), *tables])
     return listed.filter(pc.is_in(listed["image_uri"], value_set=uris))
-
-
-def _stat_all(uris: list[str]) -> pa.Table:
-    """Ask for the version of every image, many at a time; one that is missing gets an empty etag."""
-
-    def version(uri: str) -> dict[str, Any]:
-        try:
-            meta = storage.stat(uri)
-        except NotFoundError:
-            return {"image_uri": uri, "etag": "", "size": 0, "last_modified": None}
-        micros = int(meta.last_modified_s * 1e6)
-        return {"image_uri": uri, "etag": meta.etag, "size": meta.size, "last_modified": micros}
-
-    with ThreadPoolExecutor(HEADS_IN_FLIGHT) as pool:
-        rows = list(pool.map(version, uris))
-    return pa.Table.from_pylist(rows, schema=LISTED_SCHEMA)

@@ -17,6 +17,7 @@ from maskrcnn import storage
 from maskrcnn.config import Device, MasksKept, Precision, SliceConfig, ThresholdConfig
 from maskrcnn.errors import BundleError, StorageError
 from maskrcnn.labelling.labeller import Labeller
+from maskrcnn.labelling.manifest import total_bytes
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PlannedPart
 from maskrcnn.labelling.plan_files import PlanFile, read_again_if_damaged
@@ -221,7 +222,7 @@ def _summary(
         part=part.id.part,
         num_images=len(results),
         num_instances=sum(result.num_instances for result in results),
-        num_bytes=sum(keys["size"].to_pylist()),
+        num_bytes=total_bytes(keys["size"]),
         errors=dict(Counter(str(result.error_kind) for result in results if result.error_kind)),
         read_s=seconds.read,
         decode_s=seconds.decode,

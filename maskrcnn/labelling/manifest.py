@@ -66,6 +66,11 @@ class Manifest:
         return not missing
 
 
+def total_bytes(sizes: pa.Array | pa.ChunkedArray) -> int:
+    """Add up sizes; those that are not known, which are negative, count nothing."""
+    return int(pc.sum(pc.max_element_wise(sizes, 0), min_count=0).as_py())
+
+
 class _Survey:
     """Adds up what is to be known of all rows."""
 
@@ -76,7 +81,7 @@ class _Survey:
 
     def add(self, batch: pa.RecordBatch) -> None:
         self.num_images += len(batch)
-        self.num_bytes += pc.sum(batch["size"], min_count=0).as_py()
+        self.num_bytes += total_bytes(batch["size"])
         self.dates.update(batch["date"].unique().to_pylist())
 
 

@@ -28,6 +28,8 @@ NO_DATE = "__HIVE_DEFAULT_PARTITION__"
 """The date of an image without one, where the others have one: readers of Hive-style paths give null for it."""
 
 _PART_FILE = re.compile(r"part-(\d{6})-(\d{5,})\.parquet$")
+_DATED_PART = re.compile(r"/table/date=([^/]+)/[^/]+$")
+"""From the end: the way to the table may have date= folders of its own."""
 
 # Never in a URI: `storage.normalise` refuses NUL.
 _SEPARATOR = pa.scalar("\0", pa.large_string())
@@ -67,6 +69,12 @@ def parse_part_id(uri: str) -> PartId | None:
     """Read a part's number off its file name; None for other files."""
     match = _PART_FILE.search(uri)
     return PartId(int(match[1]), int(match[2])) if match else None
+
+
+def parse_part_date(uri: str) -> str | None:
+    """Read the name of a part's ``date=`` folder off its URI; None for a part that lies in none."""
+    match = _DATED_PART.search(uri)
+    return match[1] if match else None
 
 
 def keys(table: pa.Table) -> pa.ChunkedArray:

@@ -7,17 +7,19 @@ integrity and the names of failures; knows nothing of images, plans or tables.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from maskrcnn.errors import InputError
-from maskrcnn.storage.base import ObjectMeta, PutAnswer, Store
+from maskrcnn.storage.base import UNKNOWN_SIZE, ObjectMeta, PutAnswer, Store
 from maskrcnn.storage.outages import OutageNotice, expect_outages, reached_stores, tell_of_outages
 from maskrcnn.storage.outside import check_no_credentials
+from maskrcnn.storage.paths import local_path, spell_path
 from maskrcnn.storage.reads import MAX_READ_BYTES, READS_IN_FLIGHT, ReadAnswer, Version, read_in_threads
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "READS_IN_FLIGHT",
+    "UNKNOWN_SIZE",
     "ObjectMeta",
     "OutageNotice",
     "PutAnswer",
@@ -37,6 +40,7 @@ __all__ = [
     "join",
     "list_batches",
     "list_uris",
+    "local_path",
     "normalise",
     "open_input",
     "open_output",
@@ -64,6 +68,8 @@ def is_local(uri: str) -> bool:
 def normalise(uri: str) -> str:
     """Give the one spelling of ``uri`` that tables and plans hold: absolute for paths, no slash at the end.
 
+    A ``file://`` URI becomes a path, unless the name is not UTF-8, which a table cannot hold.
+
     Raises:
         InputError: when it is empty, or holds a NUL or credentials.
     """
@@ -71,14 +77,17 @@ def normalise(uri: str) -> str:
         raise InputError(repr(uri), "is not a path or URI")
     check_no_credentials(uri, "the URI")
     if is_local(uri):
-        path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
-        return posixpath.abspath(posixpath.expanduser(path))
+        if uri.startswith("file://"):
+            return spell_path(posixpath.abspath(local_path(f"file://{urlsplit(uri).path}")))
+        return posixpath.abspath(posixpath.expanduser(uri))
     scheme, rest = uri.split("://", 1)
     return f"{scheme.lower()}://{rest.rstrip('/')}"
 
 
 def join(base_uri: str, *names: str) -> str:
     """Append path segments to a URI."""
+    if base_uri.startswith("file://"):
+        names = tuple(quote(os.fsencode(name)) for name in names)
     return "/".join([base_uri.rstrip("/"), *names])
 
 
@@ -124,8 +133,9 @@ def read_object(uri: str, etag: str, size: int) -> bytes:
 
     Args:
         uri: the object.
-        etag: as listed; where it is an MD5 (not multipart, not KMS), the body is checked against it.
-        size: as listed, bytes.
+        etag: as listed; where it is an MD5 (not multipart, not KMS), the body is checked against it. Empty: whatever
+            version is there, but of local files, whose etag is always known.
+        size: as listed, bytes; `UNKNOWN_SIZE`: whatever comes, likewise.
 
     Raises:
         NotFoundError: also when the object has changed since it was listed.
@@ -220,8 +230,9 @@ def list_batches(uri: str) -> Iterator[pyarrow.RecordBatch]:
     """List every object under a folder or prefix, in batches.
 
     Yields:
-        Record batches of uri (string), etag (string), size (int64, bytes), last_modified (timestamp[us, UTC]); names
-        that start with a dot are left out. Nothing there: no batch.
+        Record batches of uri (string), etag (string), size (int64, bytes) and last_modified (timestamp[us, UTC]); what
+        the store does not tell is an empty etag, `UNKNOWN_SIZE` and null. Names that start with a dot are left out.
+        Nothing there: no batch.
 
     Raises:
         AccessError, UnavailableError: as the store answers.

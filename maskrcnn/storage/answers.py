@@ -122,11 +122,6 @@ def check_length(uri: str, body: bytes, size: int, source: str) -> None:
         raise IntegrityError(uri, f"the body has {len(body)} bytes, {source} says {size}; it starts with {body[:20]!r}")
 
 
-def bare_etag(etag: str | None) -> str:
-    """Give an ETag without its quotes."""
-    return (etag or "").removeprefix("W/").strip('"')
-
-
 def _status(error: Exception) -> int | None:
     match = _STATUS.search(str(error))
     return int(match[1]) if match else None

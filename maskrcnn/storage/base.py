@@ -17,6 +17,9 @@ LISTING_COLUMNS = ("uri", "etag", "size", "last_modified")
 
 EXISTS = "something is there already"
 
+UNKNOWN_SIZE = -1
+"""Of an object whose store does not tell its length before the whole body has come."""
+
 
 class PutAnswer(enum.Enum):
     """What became of a create-if-absent put."""
@@ -32,9 +35,16 @@ class ObjectMeta:
 
     uri: str
     etag: str
+    """Empty where the store tells nothing by which two versions could be told apart."""
     size: int
-    last_modified_s: float
-    """Seconds since the epoch."""
+    """Bytes, or `UNKNOWN_SIZE`."""
+    last_modified_s: float | None
+    """Seconds since the epoch; None where the store does not tell."""
+
+    @property
+    def last_modified_us(self) -> int | None:
+        """Microseconds since the epoch, as listings have it."""
+        return None if self.last_modified_s is None else int(self.last_modified_s * 1e6)
 
 
 _CONTENT_TYPES = {
@@ -71,16 +81,20 @@ def listing_batch(metas: list[ObjectMeta]) -> pyarrow.RecordBatch:
     """Give some objects as one batch of a listing."""
     import pyarrow as pa
 
-    micros = [int(meta.last_modified_s * 1e6) for meta in metas]
     return pa.record_batch(
         [
             pa.array([meta.uri for meta in metas], pa.string()),
             pa.array([meta.etag for meta in metas], pa.string()),
             pa.array([meta.size for meta in metas], pa.int64()),
-            pa.array(micros, pa.timestamp("us", tz="UTC")),
+            pa.array([meta.last_modified_us for meta in metas], pa.timestamp("us", tz="UTC")),
         ],
         names=list(LISTING_COLUMNS),
     )
+
+
+def bare_etag(etag: str | None) -> str:
+    """Give an ETag without its quotes."""
+    return (etag or "").removeprefix("W/").strip('"')
 
 
 def short_reason(error: BaseException) -> str:

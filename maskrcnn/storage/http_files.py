@@ -16,7 +16,7 @@ IDLE_S, WHOLE_S = 9, 60
 """How long a request may take without a byte, and as a whole; fsspec itself waits for five minutes."""
 
 _REFUSES_HEAD = frozenset({400, 403, 405, 501})
-_CHECKSUMS = ("ETag", "Content-MD5", "Digest", "Last-Modified")
+_OF_A_VERSION = ("ETag", "Content-MD5", "Last-Modified")
 _Address = tuple[int, int, int, str, tuple[Any, ...]]
 """As `socket.getaddrinfo` gives it."""
 
@@ -70,4 +70,4 @@ def _entry(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": url, "type": "file", "size": int(size) if size.isdecimal() else None}
     if headers.get("Accept-Ranges") == "none":
         entry["partial"] = False
-    return entry | {name: headers[name] for name in _CHECKSUMS if headers.get(name)}
+    return entry | {name: headers[name] for name in _OF_A_VERSION if headers.get(name)}

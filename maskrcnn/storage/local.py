@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import quote
 
 from maskrcnn.errors import AccessError, ExistsError, NotFoundError, StorageError
 from maskrcnn.storage.base import EXISTS, ObjectMeta, PutAnswer, listing_batch
+from maskrcnn.storage.paths import local_path, spell_path
 
 if TYPE_CHECKING:
     import pyarrow
@@ -23,6 +23,8 @@ LISTING_BATCH_SIZE = 10_000
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 """EEXIST is what making a folder in a file's place gives, ENXIO what opening a socket gives."""
+_NO_IMAGE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+"""What links give that lead nowhere, through a file, or to themselves; and what was there and is gone."""
 _REMEDIES = {
     errno.EACCES: "see who may write there, or name another place",
     errno.EPERM: "see who may write there, or name another place",
@@ -61,7 +63,7 @@ class LocalStore:
 
     def put(self, uri: str, body: bytes) -> None:
         """Write beside the target, then rename over it."""
-        path = _path(uri)
+        path = local_path(uri)
         with _named_errors(uri):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".put-")
@@ -87,7 +89,7 @@ class LocalStore:
     @contextmanager
     def open_output(self, uri: str) -> Iterator[BinaryIO]:
         """Write a file without a name, then link it in."""
-        if os.path.lexists(_path(uri)):
+        if os.path.lexists(local_path(uri)):
             raise ExistsError(uri, EXISTS)
         with self._created(uri) as file:
             yield file
@@ -95,7 +97,7 @@ class LocalStore:
     @contextmanager
     def _created(self, uri: str) -> Iterator[BinaryIO]:
         """Give a file that is linked in when the block ends: nobody sees a part of it, and a kill leaves nothing."""
-        path = _path(uri)
+        path = local_path(uri)
         folder = os.path.dirname(path)
         with _named_errors(uri):
             os.makedirs(folder, exist_ok=True)
@@ -120,7 +122,7 @@ class LocalStore:
 
     def delete(self, uri: str) -> None:
         """Delete a file, and its folder once that is empty: an object store has no empty folders either."""
-        path = _path(uri)
+        path = local_path(uri)
         with _named_errors(uri):
             with suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(path)
@@ -129,12 +131,12 @@ class LocalStore:
 
     def exists(self, uri: str) -> bool:
         """Say whether a file is there."""
-        return os.path.isfile(_path(uri))
+        return os.path.isfile(local_path(uri))
 
     def stat(self, uri: str) -> ObjectMeta:
         """Give a file's size and mtime."""
         with _named_errors(uri):
-            found = os.stat(_path(uri))
+            found = os.stat(local_path(uri))
         if not stat_module.S_ISREG(found.st_mode):
             raise NotFoundError(uri, _NO_FILE)
         return _meta(uri, found)
@@ -142,7 +144,7 @@ class LocalStore:
     def list_batches(self, uri: str) -> Iterator[pyarrow.RecordBatch]:
         """Walk a folder in name order, following links but never in a circle."""
         metas: list[ObjectMeta] = []
-        for meta in _walk(_path(uri), set()):
+        for meta in _walk(local_path(uri), set()):
             metas.append(meta)
             if len(metas) == LISTING_BATCH_SIZE:
                 yield listing_batch(metas)
@@ -165,7 +167,7 @@ class _NewFile(io.FileIO):
 
 def _open_file(uri: str) -> BinaryIO:
     """Open a regular file; anything else might never end, or never begin."""
-    descriptor = os.open(_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(local_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat_module.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise NotFoundError(uri, _NO_FILE)
@@ -185,31 +187,17 @@ def _walk(folder: str, entered: set[tuple[int, int]]) -> Iterator[ObjectMeta]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        try:
-            found = entry.stat()
-        except FileNotFoundError:  # a dangling link, or gone since the scan
-            continue
+        with _named_errors(entry.path):
+            try:
+                found = entry.stat()
+            except OSError as error:
+                if error.errno in _NO_IMAGE:
+                    continue
+                raise
         if stat_module.S_ISDIR(found.st_mode):
             yield from _walk(entry.path, entered | {identity})
         elif stat_module.S_ISREG(found.st_mode):
-            yield _meta(_uri(entry.path), found)
-
-
-def _uri(path: str) -> str:
-    """Spell a path as a table can hold it: names that are not UTF-8 become percent-encoded ``file://`` URIs."""
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return "file://" + quote(os.fsencode(path))
-    return path
-
-
-def _path(uri: str) -> str:
-    if not uri.startswith("file://"):
-        return os.path.abspath(uri)  # a bare name has no folder to make, or to link into
-    from urllib.parse import unquote_to_bytes
-
-    return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://")))
+            yield _meta(spell_path(entry.path), found)
 
 
 def _etag(found: os.stat_result) -> str:

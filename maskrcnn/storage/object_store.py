@@ -22,8 +22,8 @@ from maskrcnn.errors import (
     StorageTimeout,
     UnavailableError,
 )
-from maskrcnn.storage.answers import NotOfferedError, bare_etag, check_is_stores_own, check_length, named_errors
-from maskrcnn.storage.base import LISTING_COLUMNS, ObjectMeta, PutAnswer, content_type_of, short_reason
+from maskrcnn.storage.answers import NotOfferedError, check_is_stores_own, check_length, named_errors
+from maskrcnn.storage.base import LISTING_COLUMNS, ObjectMeta, PutAnswer, bare_etag, content_type_of, short_reason
 from maskrcnn.storage.bucket_listing import list_chunks
 from maskrcnn.storage.buckets import Deadlines, connect
 from maskrcnn.storage.outages import StoreWatch
@@ -73,7 +73,7 @@ class ObjectStore:
 
     def read_version(self, uri: str, etag: str, size: int) -> bytes:
         """GET the listed version; a body that disagrees with the listing is fetched once more before it is refused."""
-        return self._watch.ask(uri, lambda: self._get(self._reads, uri, etag, size), reads=True)
+        return self._watch.ask(uri, lambda: self._get(self._reads, uri, bare_etag(etag), size), reads=True)
 
     def _get(self, client: Any, uri: str, etag: str | None, size: int | None) -> bytes:
         with named_errors(uri):
@@ -83,7 +83,7 @@ class ObjectStore:
         check_is_stores_own(uri, found)
         if etag and found != etag:
             raise NotFoundError(uri, "the object changed since it was listed; the next run plans the new one")
-        if size is None:
+        if size is None or size < 0:
             check_length(uri, body, answer.meta["size"], "the header")
         else:
             check_length(uri, body, size, "the listing")

@@ -7,7 +7,8 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import fsspec
@@ -22,7 +23,15 @@ from maskrcnn.errors import (
     StorageTimeout,
     UnavailableError,
 )
-from maskrcnn.storage.base import EXISTS, ObjectMeta, PutAnswer, listing_batch, short_reason
+from maskrcnn.storage.base import (
+    EXISTS,
+    UNKNOWN_SIZE,
+    ObjectMeta,
+    PutAnswer,
+    bare_etag,
+    listing_batch,
+    short_reason,
+)
 from maskrcnn.storage.outages import StoreWatch
 from maskrcnn.storage.retries import READ_TRIES, WRITE_TRIES, Tries
 from maskrcnn.storage.watched_file import WatchedFile
@@ -37,6 +46,9 @@ LISTING_BATCH_SIZE = 10_000
 _ABSENT = {404, 410}
 _DENIED = {401, 403, 407}
 _WORTH_A_RETRY = {408, 429}
+
+_TAGS = ("etag", "ETag", "checksum", "md5Hash", "Content-MD5")
+_TIMES = ("mtime", "LastModified", "Last-Modified", "created")
 
 _Answer = TypeVar("_Answer")
 
@@ -68,10 +80,10 @@ class FsspecStore:
 
     def read_version(self, uri: str, etag: str, size: int) -> bytes:
         """Read an object that must still be the one that was listed."""
-        if self.stat(uri).etag != etag:
+        if etag and bare_etag(self.stat(uri).etag) != bare_etag(etag):
             raise NotFoundError(uri, "the object changed since it was listed; the next run plans the new one")
         body = self.read(uri)
-        if len(body) != size:
+        if size >= 0 and len(body) != size:
             raise IntegrityError(uri, f"the body has {len(body)} bytes, the listing says {size}")
         return body
 
@@ -143,11 +155,25 @@ class FsspecStore:
 
     def _meta(self, uri: str, entry: dict[str, Any]) -> ObjectMeta:
         """Read fsspec's loose description, whose names differ from store to store."""
-        modified = entry.get("mtime") or entry.get("LastModified") or entry.get("created") or 0.0
-        modified_s = modified.timestamp() if isinstance(modified, datetime) else float(modified)
-        size = int(entry.get("size") or 0)
-        tag = next((str(entry[name]) for name in ("etag", "ETag", "checksum", "md5Hash") if entry.get(name)), "")
-        return ObjectMeta(uri, tag.strip('"') or f"{size}-{int(modified_s * 1e9)}", size, modified_s)
+        modified_s = _parse_time(next((entry[name] for name in _TIMES if entry.get(name)), None))
+        size = UNKNOWN_SIZE if entry.get("size") is None else int(entry["size"])
+        tag = next((str(entry[name]) for name in _TAGS if entry.get(name)), "").strip('"')
+        if not tag and (size, modified_s) != (UNKNOWN_SIZE, None):
+            tag = f"{size}-{int((modified_s or 0.0) * 1e9)}"
+        return ObjectMeta(uri, tag, size, modified_s)
+
+
+def _parse_time(told: object) -> float | None:
+    """Read a time as any of the file systems tells it; None for none."""
+    if isinstance(told, str):
+        try:
+            told = parsedate_to_datetime(told)
+        except ValueError:
+            return None
+    if isinstance(told, datetime):
+        # HTTP's times are of UTC, also where a server writes no zone.
+        return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    return float(told) if isinstance(told, int | float) else None
 
 
 def _open_file_system(root: str, scheme: str) -> Any:

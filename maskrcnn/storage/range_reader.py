@@ -7,8 +7,8 @@ from typing import Any
 import obstore
 
 from maskrcnn.errors import IntegrityError
-from maskrcnn.storage.answers import bare_etag, check_length, named_errors
-from maskrcnn.storage.base import ObjectMeta
+from maskrcnn.storage.answers import check_length, named_errors
+from maskrcnn.storage.base import ObjectMeta, bare_etag
 from maskrcnn.storage.outages import StoreWatch
 from maskrcnn.storage.seekable import SeekableReader
 

@@ -17,6 +17,8 @@ from typing import Protocol
 READS_IN_FLIGHT = 128
 """More were no faster: the checks are the limit then."""
 MAX_READ_BYTES = 256 << 20
+_UNKNOWN_COUNTS_AS_BYTES = 4 << 20
+"""Of an object whose size its store does not tell; an ample photo."""
 _SHARE_OF_FILES = 4
 """Of the files that a process may open, a connection each; the others are for everything else."""
 
@@ -34,7 +36,7 @@ class Version(Protocol):
 
     @property
     def size(self) -> int:
-        """Of the body, bytes."""
+        """Of the body, bytes; negative where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ def read_in_threads(
     try:
         while following is not None or sizes:
             while following is not None and (
-                not sizes or (len(sizes) < num_threads and held_bytes + following[1].size <= max_bytes)
+                not sizes or (len(sizes) < num_threads and held_bytes + _counted_bytes(following[1]) <= max_bytes)
             ):
                 place, version = following
-                sizes[place] = version.size
-                held_bytes += version.size
+                sizes[place] = _counted_bytes(version)
+                held_bytes += sizes[place]
                 pool.submit(read, place, version)
                 following = next(numbered, None)
             answer = answers.get()
@@ -87,6 +89,10 @@ def read_in_threads(
             yield answer
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _counted_bytes(version: Version) -> int:
+    return version.size if version.size >= 0 else _UNKNOWN_COUNTS_AS_BYTES
 
 
 def _max_connections() -> int:

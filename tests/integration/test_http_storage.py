@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,63 +13,15 @@ import pytest
 from maskrcnn import storage
 from maskrcnn.errors import AccessError, NotFoundError, StorageError, UnavailableError
 from maskrcnn.storage import outages, retries
+from tests.http_server import BODY, Server, serve_images
 
-BODY = bytes(range(256)) * 40
 MUST_NOT = "must not lead to an address of this network's own services"
-
-
-class Server(ThreadingHTTPServer):
-    """Serves `BODY` at every path but those that are told to answer otherwise."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[tuple[str, str]] = []
-        self.redirects: dict[str, str] = {}
-        self.statuses: dict[str, list[int]] = {}
-        """By method, or method and path: each is the next request's; the last one stays."""
-
-    @property
-    def root(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_HEAD(self) -> None:
-        self.server.requests.append((self.command, self.path))
-        statuses = self.server.statuses.get(f"{self.command} {self.path}") or [200]
-        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
-        target = self.server.redirects.get(self.path)
-        begin, end = 0, len(BODY)
-        if target is not None:
-            status = 302
-        elif status == 200 and (wanted := self.headers.get("Range")):
-            status = 206
-            begin, end = (int(bound) + one for one, bound in enumerate(wanted.removeprefix("bytes=").split("-")))
-        body = BODY[begin:end] if status < 300 else b""
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        if target is not None:
-            self.send_header("Location", target)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    do_GET = do_HEAD
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serve_images() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -161,3 +161,8 @@ def test_one_encrypted_object_does_not_end_the_checks_of_the_others(server: Answ
     server.give("GET", 200, "", times=2, ETag='"0cc175b9c0f1b6a831c399e269772661"')
     with pytest.raises(IntegrityError):
         store.read(uri)
+
+
+@pytest.mark.parametrize("etag", ["", hashlib.md5(BODY).hexdigest(), f'W/"{hashlib.md5(BODY).hexdigest()}"'])
+def test_what_a_listing_does_not_tell_is_not_checked(server: AnswerServer, uri: str, etag: str) -> None:
+    assert storage.read_object(uri, etag, storage.UNKNOWN_SIZE) == BODY

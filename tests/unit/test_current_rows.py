@@ -130,3 +130,23 @@ def test_masks_that_do_not_go_with_their_instances_are_refused() -> None:
     rows = rows.set_column(2, "masks", pa.array([[b"1", b"2"], [b"1", b"2"], None]))
     with pytest.raises(InputError, match="masks of b must be as many as its instances, and are not, in out"):
         check_masks(rows, "out")
+
+
+@pytest.mark.parametrize("folder", ["date=2026-01-01/out", "table/date=2026-01-01", "date=2026-01-01/table/x"])
+def test_a_date_folder_above_the_table_is_no_partition(tmp_path: Path, folder: str) -> None:
+    def dates(uri: str) -> list[str | None]:
+        rows = CurrentRows(uri)
+        found = [date for _, batch in rows.batches(["date", "image_uri"]) for date in batch["date"].to_pylist()]
+        assert rows.has_dates == (found != [None])
+        return found
+
+    undated = write_part(tmp_path / "undated" / folder, {"a.jpg": FAILED})
+    assert dates(undated) == [None]
+    dated = write_part(tmp_path / "dated" / folder, {"a.jpg": FAILED}, date="2026-11-22")
+    assert dates(dated) == ["2026-11-22"]
+    assert len(CurrentRows(dated, dates=["2026-11-22"])) == 1
+    for uri in (undated, dated):
+        write_part(Path(uri), {"b.jpg": FAILED}, plan=2, date="2026-11-23")
+        assert len(CurrentRows(uri, dates=["2026-11-23"])) == 1
+        with pytest.raises(InputError, match="holds no labelled images"):
+            CurrentRows(uri, dates=["2026-01-01"])

@@ -159,7 +159,7 @@ def test_one_image_without_a_version_has_all_versions_asked_for(photos: Path, tm
 
 def test_a_manifest_whose_size_is_no_number_is_refused(tmp_path: Path) -> None:
     uri = write_manifest(tmp_path / "m.parquet", {"image_uri": ["s3://b/a"], "etag": ["1"], "size": ["large"]})
-    with pytest.raises(InputError, match="the manifest needs an integer size"):
+    with pytest.raises(InputError, match="the manifest needs a text etag, an integer size"):
         list_manifest(uri)
 
 
@@ -190,7 +190,7 @@ def test_a_coco_file_gives_image_ids_and_missing_files_are_kept(photos: Path, tm
         ("not json", "r", "is not JSON"),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}]}', None, "--image-root must say"),
         ('{"images": [{"id": 1, "file_name": "../../etc/passwd"}]}', "r", "etc/passwd"),
-        ('{"images": [{"id": "x", "file_name": "a.jpg"}]}', "r", r"images\[0\] must have an integer id"),
+        ('{"images": [{"id": "x", "file_name": "a.jpg"}]}', "r", r"images\[0\] id must be a whole number"),
         ("[1, 2]", "r", "neither a COCO file nor an S3 Inventory"),
     ],
 )

@@ -99,3 +99,25 @@ def test_an_error_of_the_one_who_writes_stays_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="elsewhere"):
         write_half()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_links_that_lead_nowhere_are_left_out_of_a_listing(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    make_loop(tmp_path)
+    (tmp_path / "dangling").symlink_to("nothing")
+    (tmp_path / "through-a-file").symlink_to("a.jpg/b.jpg")
+    (tmp_path / "circle").symlink_to(".")
+    assert storage.list_uris(str(tmp_path)) == [str(tmp_path / "a.jpg")]
+
+
+def test_another_failure_of_a_listing_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Entry:
+        name, path = "a.jpg", str(tmp_path / "a.jpg")
+
+        def stat(self) -> os.stat_result:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "scandir", lambda _: [Entry()])
+    with pytest.raises(StorageError, match="Input/output error") as caught:
+        storage.list_uris(str(tmp_path))
+    assert caught.value.uri == str(tmp_path / "a.jpg")

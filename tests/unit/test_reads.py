@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.errors import NotFoundError
-from maskrcnn.storage import ObjectMeta, ReadAnswer
+from maskrcnn.storage import UNKNOWN_SIZE, ObjectMeta, ReadAnswer
 from maskrcnn.storage.reads import read_in_threads
 
 
@@ -59,6 +59,24 @@ def test_every_object_has_one_answer_and_both_limits_hold(sizes: list[int], max_
     assert sorted(places) == list(range(len(sizes)))
     assert store.most_held <= max_in_flight
     assert store.most_bytes <= max(max_bytes, *sizes, 0)
+
+
+def test_objects_of_unknown_size_count_too() -> None:
+    num_reading, most_reading, lock = 0, 0, threading.Lock()
+
+    def read(uri: str, etag: str, size: int) -> bytes:
+        nonlocal num_reading, most_reading
+        with lock:
+            num_reading += 1
+            most_reading = max(most_reading, num_reading)
+        time.sleep(0.01)
+        with lock:
+            num_reading -= 1
+        return b"body"
+
+    answers = list(read_in_threads(read, versions([UNKNOWN_SIZE] * 8), max_in_flight=8, max_bytes=9 << 20))
+    assert len(answers) == 8
+    assert most_reading == 2
 
 
 def test_reads_overlap() -> None:
