@@ -242,7 +242,7 @@ def _list_coco(images: list[Any], uri: str, root_uri: str) -> pa.Table:
     image_ids = records.whole_numbers("id")
     names = records.texts("file_name")
     for place, name in enumerate(names):
-        if any("\ud800" <= character <= "\udfff" for character in name):
+        if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
             records.refuse(place, "file_name", f"must be Unicode text, got {name!r:.200}")
     uris = pa.array([safe_join(root_uri, name) for name in names], pa.string())
     listed = _list_only(root_uri, uris)
