@@ -103,8 +103,8 @@ def _check_finds(grouping: Grouping, words: Sequence[str], rows: CurrentRows) ->
         missing = [name for name in missing if labels[name].null_count == len(labels)]
         if not missing:
             return
-    rule = f"must find {missing[0]} in an image's URI or row, and finds it in none"
-    raise InputError("--by", rule, rows.uri, str(words))
+    rule = f"must find {missing[0]} in an image's URI or row, and finds it in none, got {' '.join(words)}"
+    raise InputError("--by", rule, rows.uri)
 
 
 def _is_text_or_castable(kind: pa.DataType) -> bool:
