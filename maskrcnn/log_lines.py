@@ -120,9 +120,9 @@ class JsonLines(RedactingStream):
             *lines, self._begun = (self._begun + text).split("\n")
             for line in lines:
                 if line.startswith(_MARKS_OF_RAY):
-                    self._stream.write(f"{line}\n")
+                    self._pass_on(f"{line}\n")
                 elif line.strip():
-                    self._stream.write(f"{self._to_json(line)}\n")
+                    self._pass_on(f"{self._to_json(line)}\n")
         return len(text)
 
     def isatty(self) -> bool:

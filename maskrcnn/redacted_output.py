@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import traceback
@@ -54,7 +55,8 @@ def _redacting(stream: TextIO) -> TextIO:
 
 
 class RedactingStream:
-    """A text stream that redacts what is written; all else is the stream's own.
+    """A text stream that redacts what is written, and takes no harm when its reader leaves (`| head`): what it would
+    have read is lost, and nothing else; all else is the stream's own.
 
     Args:
         stream: where to write.
@@ -70,13 +72,31 @@ class RedactingStream:
 
     def write(self, text: str) -> int:
         """Write a text without its secrets."""
-        self._stream.write(redact(text))
+        self._pass_on(redact(text))
         return len(text)
+
+    def flush(self) -> None:
+        """Pass on what waits."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._read_no_more()
 
     def writelines(self, lines: Any) -> None:
         """Write texts without their secrets."""
         for line in lines:
             self.write(line)
+
+    def _pass_on(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except BrokenPipeError:
+            self._read_no_more()
+
+    def _read_no_more(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from maskrcnn.errors import AnnotationError
+from maskrcnn.config import UnusualValueWarning
+from maskrcnn.errors import AnnotationError, InputError
+from maskrcnn.printable import printable
 
 
 @dataclass(frozen=True)
@@ -60,3 +64,32 @@ class CategoryMap:
     @cached_property
     def _ids(self) -> NDArray[np.int64]:
         return np.array(self.ids, np.int64)
+
+
+def check_category_names(names: Mapping[int, str], place: str, categories: CategoryMap, truth_place: str) -> None:
+    """Warn of an id that is one category of predictions and another of the truth: both are matched by id alone.
+
+    Args:
+        names: of the predictions' categories, by id.
+        place: where these come from, for messages.
+        categories: of the truth.
+        truth_place: the annotation file, for messages.
+
+    Raises:
+        InputError: no id that both have has one name.
+    """
+    common = [
+        (one, names[one].strip(), name.strip())
+        for one, name in zip(categories.ids, categories.names, strict=True)
+        if one in names
+    ]
+    differing = [(one, name, true) for one, name, true in common if name.casefold() != true.casefold()]
+    if not differing:
+        return
+    category_id, name, true = differing[0]
+    rule = f"is {printable(name, 60)!r} in {place} and {printable(true, 60)!r} in {truth_place}"
+    remedy = "give the annotations the ids that the model was trained with"
+    if len(differing) == len(common):
+        raise InputError(f"category {category_id}", f"{rule}, and no id has the same name in both", remedy=remedy)
+    text = f"category {category_id} {rule}, and categories are matched by id; {remedy}"
+    warnings.warn(text, UnusualValueWarning, stacklevel=3)

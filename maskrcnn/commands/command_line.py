@@ -130,8 +130,7 @@ def _show_help(parse: Callable[[], object], groups: Mapping[str, str]) -> NoRetu
     width, shown = shutil.get_terminal_size().columns, io.StringIO()
     with contextlib.redirect_stdout(shown), _endless_lines(), contextlib.suppress(SystemExit):
         parse()
-    with contextlib.suppress(BrokenPipeError):  # a pager that was left
-        print(render_help(shown.getvalue(), {**groups, LOG_FORMAT: "what it says"}, width), end="", flush=True)
+    print(render_help(shown.getvalue(), {**groups, LOG_FORMAT: "what it says"}, width), end="")
     sys.exit(DONE)
 
 

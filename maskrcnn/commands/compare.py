@@ -41,7 +41,7 @@ class CompareArguments:
 
 
 def compare(arguments: CompareArguments) -> int:
-    """Compare, print the tables, write the page, and judge."""
+    """Compare, write the page, print the tables, and judge."""
     config = ComparisonConfig(
         a_uri=arguments.a,
         b_uri=arguments.b,
@@ -55,11 +55,11 @@ def compare(arguments: CompareArguments) -> int:
     except StorageError as error:
         raise OutputError("--output", f"cannot be read: {error.reason}", error.uri) from error
     comparison = compare_tables(config, ProgressOf("comparing"))
-    print(describe_comparison(comparison))
     try:
         write_comparison(comparison, arguments.output, arguments.images)
     except StorageError as error:
         raise OutputError("--output", f"cannot be written: {error.reason}", error.uri) from error
+    print(describe_comparison(comparison))
     print(f"page: {storage.join(arguments.output, PAGE)}")
     return _judge(comparison)
 

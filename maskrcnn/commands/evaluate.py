@@ -8,6 +8,7 @@ from typing import Literal, NoReturn, TypeVar
 
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset, load_coco
+from maskrcnn.coco.categories import check_category_names
 from maskrcnn.coco.evaluate import evaluate
 from maskrcnn.coco.evaluate.scoreboard import format_metrics, to_json
 from maskrcnn.coco.results import CocoResults, check_categories, check_images, load_results
@@ -67,8 +68,10 @@ def run_evaluation(arguments: EvaluateArguments) -> int:
     check(bool(arguments.iou_types), "iou_types", "nothing", "bbox, segm or boundary, one or more")
     check(min(arguments.max_detections, default=0) >= 1, "max_detections", arguments.max_detections, "1 or more each")
     dataset = _load("--annotations", arguments.annotations, load_coco)
-    results = _predict(arguments, dataset) if arguments.bundle else _read(arguments, dataset)
+    results, notes = (_predict(arguments, dataset), []) if arguments.bundle else _read(arguments, dataset)
     check_categories(results, dataset)
+    for note in notes:
+        print(note)
     metrics = evaluate(
         dataset,
         results,
@@ -96,24 +99,28 @@ def _refuse_options_of_bundles(arguments: EvaluateArguments) -> None:
         raise InputError("--slice", "needs --bundle, which is not given")
 
 
-def _read(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
+def _read(arguments: EvaluateArguments, dataset: CocoDataset) -> tuple[CocoResults, list[str]]:
+    """Give the predictions, and what is worth knowing of them."""
     uri = str(arguments.predictions)
     with_masks = _needs_masks(arguments)
     if uri.lower().endswith(".json"):
         results = _load("--predictions", uri, lambda uri: load_results(uri, with_masks=with_masks))
         check_images(results, dataset)
-        return results
+        return results, []
     if storage.exists(uri):
         raise InputError("--predictions", f"must be {_FORMATS}, got another file", uri)
     table = load_table_results(uri, dataset, images_uri=arguments.images, with_masks=with_masks)
+    notes = []
     if num_missing := dataset.num_images - len(table.labelled_ids):
-        print(f"{num_missing:,} of {dataset.num_images:,} images failed or are not in the table; they count as empty")
+        notes.append(
+            f"{num_missing:,} of {dataset.num_images:,} images failed or are not in the table; they count as empty"
+        )
     if table.score_threshold > HIGHEST_THRESHOLD_FOR_AP:
-        print(
+        notes.append(
             f"the table has no detections below its score threshold of {table.score_threshold:g}: AP and AR are lower "
             "than the bundle's own, which --bundle gives"
         )
-    return table.results
+    return table.results, notes
 
 
 def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
@@ -126,7 +133,10 @@ def _predict(arguments: EvaluateArguments, dataset: CocoDataset) -> CocoResults:
     from maskrcnn.model.coco_results import predict_dataset
     from maskrcnn.model.loading import load_predictor
 
-    kept = load_bundle(bundle_uri).thresholds
+    bundle = load_bundle(bundle_uri)
+    names = {one.id: one.name for one in bundle.categories}
+    check_category_names(names, bundle_uri, dataset.categories, dataset.place)
+    kept = bundle.thresholds
     # What a limit may count, the predictor must not drop before.
     max_detections = max(kept.max_detections, *arguments.max_detections)
     thresholds = replace(kept, score_threshold=arguments.score_threshold, max_detections=max_detections)

@@ -6,7 +6,7 @@ min_agreement = 0.95             # matched share of all instances
 max_lost_share = 0.05            # of A's instances
 max_gained_share = 0.05          # of B's instances
 max_count_change = 0.1           # either way, of A's count
-max_new_errors_share = 0.001     # of the images that A labelled and B tried
+max_new_errors_share = 0.01      # of the images that A labelled and B tried; so without this line
 max_left_out_share = 0.01        # of the images in both, those of another version or size; so without this line
 
 [every_category]                 # limits that every category must keep
@@ -14,6 +14,7 @@ min_instances = 50               # of A and B together: rarer categories are not
 [category.can]                   # other limits for one category, by its name
 [group]                          # limits that every group of --by must keep
 min_instances = 50               # likewise
+min_compared_share = 0.5         # of the images that A labelled and B tried; so without this line
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from maskrcnn.labelling.groups import Group
 _SHARE_LIMITS = ("min_matched_iou", "min_agreement", "max_lost_share", "max_gained_share")
 _FIGURE_LIMITS = (*_SHARE_LIMITS, "max_count_change")
 _IMAGE_LIMITS = ("max_new_errors_share", "max_left_out_share")
+_COMPARED = "min_compared_share"
 _COUNT_LIMITS = ("min_images", "min_instances")
 _ALLOWED = {
     "": (*_FIGURE_LIMITS, *_IMAGE_LIMITS, "min_images"),
     "every_category": (*_FIGURE_LIMITS, "min_instances"),
     "category": _FIGURE_LIMITS,
-    "group": (*_FIGURE_LIMITS, "min_instances"),
+    "group": (*_FIGURE_LIMITS, _COMPARED, "min_instances"),
 }
 _VALUES = {
     "min_matched_iou": "mean_iou",
@@ -45,7 +47,9 @@ _VALUES = {
     "max_gained_share": "gained_share",
     "max_count_change": "count_change",
 }
+DEFAULT_MAX_NEW_ERRORS_SHARE = 0.01
 DEFAULT_MAX_LEFT_OUT_SHARE = 0.01
+DEFAULT_MIN_COMPARED_SHARE = 0.5
 Limits = Mapping[str, float]
 
 
@@ -124,7 +128,7 @@ def parse_gate(body: bytes, place: str) -> Gate:
         of_groups=_checked(group, "group", "group.", place),
     )
     limits = [gate.overall, gate.of_categories, *gate.by_category.values(), gate.of_groups]
-    if not any(name in (*_FIGURE_LIMITS, *_IMAGE_LIMITS) for some in limits for name in some):
+    if all(name in _COUNT_LIMITS for some in limits for name in some):
         raise InputError("--gate", f"must hold a limit: {', '.join(_ALLOWED[''])}", place)
     return gate
 
@@ -136,6 +140,7 @@ def find_exceeded(
     by_group: Mapping[Group, Figures],
     *,
     group_names: Sequence[str],
+    num_labelled: Mapping[Group, int],
     new_errors_share: float | None,
     left_out_share: float | None,
 ) -> list[Exceeded]:
@@ -147,6 +152,7 @@ def find_exceeded(
         by_category: by name.
         by_group: of each group of which A labelled an image that both have, `NOTHING` where none was compared.
         group_names: of the groups' values.
+        num_labelled: images of each group that A labelled and B tried.
         new_errors_share: of the images that A labelled and B tried, those that B could not label; None without any.
         left_out_share: of the images in both, those left out as another version or size; None without any.
     """
@@ -154,8 +160,9 @@ def find_exceeded(
     least = max(gate.overall.get("min_images", 1), 1)
     if overall.num_images < least:
         exceeded.append(Exceeded("all images", "min_images", least, overall.num_images))
-    share_bound = gate.overall.get("max_new_errors_share")
-    if share_bound is not None and (new_errors_share is None or new_errors_share > share_bound):
+    share_bound = gate.overall.get("max_new_errors_share", DEFAULT_MAX_NEW_ERRORS_SHARE)
+    is_over_nothing = new_errors_share is None and "max_new_errors_share" in gate.overall
+    if is_over_nothing or (new_errors_share is not None and new_errors_share > share_bound):
         exceeded.append(Exceeded("all images", "max_new_errors_share", share_bound, new_errors_share))
     left_out_bound = gate.overall.get("max_left_out_share", DEFAULT_MAX_LEFT_OUT_SHARE)
     if left_out_share is not None and left_out_share > left_out_bound:
@@ -168,9 +175,15 @@ def find_exceeded(
         limits = {**common, **own}
         exceeded += _exceeded_by(limits, figures, f"category {name}")
         num_judged += _num_limits(limits)
-    for group, figures in by_group.items():
+    for group, figures in by_group.items() if gate.of_groups else ():
+        where = f"group {group_label(group_names, group)}"
+        num_judged += _COMPARED in gate.of_groups
+        compared_share = figures.num_images / num_labelled[group]
+        compared_bound = gate.of_groups.get(_COMPARED, DEFAULT_MIN_COMPARED_SHARE)
+        if compared_share < compared_bound:
+            exceeded.append(Exceeded(where, _COMPARED, compared_bound, compared_share))
         if not figures.num_images or _is_judged(figures, gate.of_groups):
-            exceeded += _exceeded_by(gate.of_groups, figures, f"group {group_label(group_names, group)}")
+            exceeded += _exceeded_by(gate.of_groups, figures, where)
             num_judged += _num_limits(gate.of_groups)
     if not num_judged:
         least = max(limits.get("min_instances", 1) for limits in (gate.of_categories, gate.of_groups))

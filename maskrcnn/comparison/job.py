@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -128,11 +129,11 @@ def compare_tables(
     num_done = 0
     if pair.num_common:
         on_progress(0, pair.num_common)
-    labelled_groups: dict[Group, Figures] = {}
+    num_labelled: Counter[Group] = Counter()
     for rows_a, rows_b in pair.batches(grouping.columns_read):
         _count(counts, new_errors, rows_a, rows_b)
         rows_labelled = rows_a.filter(pa.array(were_labelled(rows_a)))
-        labelled_groups |= dict.fromkeys(groups_of(grouping.label(rows_labelled), grouping.names), NOTHING)
+        num_labelled.update(groups_of(grouping.label(rows_labelled), grouping.names))
         is_compared = pa.array(are_comparable(rows_a, rows_b))
         num_done += len(rows_a)
         on_progress(num_done, pair.num_common)
@@ -149,7 +150,8 @@ def compare_tables(
         tally.add(groups, found_a, found_b, matches)
         if config.num_worst:
             worst.add(rows_a, groups, found_a, found_b, matches, vocabulary.names)
-    overall, by_group = tally.overall(), labelled_groups | tally.by_group() if grouping.names else {}
+    overall = tally.overall()
+    by_group = dict.fromkeys(num_labelled, NOTHING) | tally.by_group() if grouping.names else {}
     named = {vocabulary.names[number]: figures for number, figures in tally.by_category().items()}
     by_category = dict(sorted(named.items()))
     exceeded = None
@@ -160,6 +162,7 @@ def compare_tables(
             by_category,
             by_group,
             group_names=grouping.names,
+            num_labelled=num_labelled,
             new_errors_share=counts.new_errors_share,
             left_out_share=counts.left_out_share,
         )

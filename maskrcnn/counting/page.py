@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from maskrcnn import storage
-from maskrcnn.counting.counts import COUNT_FIELDS, Counts, count_instances
+from maskrcnn.counting.counts import COUNT_FIELDS, count_instances
 from maskrcnn.counting.drift import Drift, DriftRule, Trend, find_drift
 from maskrcnn.counting.shelves import EmptyShelf, find_empty_shelves
 from maskrcnn.errors import InputError
@@ -95,7 +95,6 @@ def count_nights(
         raise InputError("--predictions", "must hold an image, and holds none yet", predictions_uri)
     grouping = parse_grouping(by, rows, reserved=[field.name for field in COUNT_FIELDS])
     counts = count_instances(rows, grouping, on_progress)
-    _check_groups(counts, by, predictions_uri)
     if night is not None and night not in counts.dates:
         rule_of_night = f"must be one of {', '.join(counts.dates) or 'no date'}, got {night}"
         raise InputError("--night", rule_of_night, predictions_uri)
@@ -223,13 +222,6 @@ def to_spark(trend: Trend) -> dict[str, Any]:
         "points": " ".join(f"{x},{y}" for x, y in points),
         "usual": None if trend.usual is None else height(trend.usual),
     }
-
-
-def _check_groups(counts: Counts, by: Sequence[str], place: str) -> None:
-    """Refuse a grouping that finds nothing: a pattern with a slip of the pen."""
-    for index, name in enumerate(counts.group_names):
-        if all(group[index] is None for _, group in counts.cells):
-            raise InputError("--by", f"must find {name} in an image's URI or row, and finds it in none", place, str(by))
 
 
 def _read_uris(rows: CurrentRows, shelves: Sequence[EmptyShelf]) -> list[tuple[EmptyShelf, str]]:

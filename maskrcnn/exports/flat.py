@@ -48,11 +48,16 @@ def write_flat(file: BinaryIO, exported: Exported, *, is_sample: bool) -> int:
 def _flat_schema(rows: CurrentRows, from_image: list[str], own: list[str], is_sample: bool) -> pa.Schema:
     stored = rows.schema([name for name in from_image if name != "date"])
     image_fields = [stored.field(name) if name != "date" else pa.field("date", pa.string()) for name in from_image]
-    taken = {field.name for field in (*DETECTION_FIELDS, RANK)}
-    renamed = [
-        field.with_name(f"image_{field.name}") if field.name in own and field.name in taken else field
-        for field in image_fields
-    ]
+    detection_names = {field.name for field in (*DETECTION_FIELDS, RANK)}
+    taken = {*detection_names, *from_image}
+    renamed = []
+    for field in image_fields:
+        name = field.name
+        if name in own and name in detection_names:
+            while name in taken:
+                name = f"image_{name}"
+            taken.add(name)
+        renamed.append(field.with_name(name))
     split = len(IMAGE_COLUMNS)
     ranks = [RANK] if is_sample else []
     return pa.schema([*renamed[:split], *DETECTION_FIELDS, *renamed[split:], *ranks])

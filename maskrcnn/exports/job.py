@@ -146,7 +146,8 @@ def _match(
         dataset = load_coco(annotations_uri)
     except StorageError as error:
         raise InputError("--annotations", f"cannot be read: {error.reason}", error.uri) from error
-    return match_images(rows.read(["image_uri", "image_id"]), dataset, rows.uri, images_uri)
+    keys = rows.read(["image_uri", "image_id"])
+    return match_images(keys, dataset, rows.uri, images_uri, images_option="--image-root")
 
 
 def _image_root(survey: Survey, image_root_uri: str | None) -> str:

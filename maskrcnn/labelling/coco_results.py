@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset
+from maskrcnn.coco.categories import check_category_names
 from maskrcnn.coco.packed import SizedSegmentations
 from maskrcnn.coco.packing import check_rles
 from maskrcnn.coco.results import CocoResults
+from maskrcnn.config import UnusualValueWarning
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import check_masks, pack_masks
 from maskrcnn.labelling.table import read_predictions
@@ -48,8 +51,8 @@ def load_table_results(
         with_masks: without, masks are not read, and there are only boxes.
 
     Raises:
-        InputError: no table, no row of the dataset's images, an image that two rows or two file names claim, or masks
-            that the table does not have.
+        InputError: no table, no row of the dataset's images, an image that two rows or two file names claim, category
+            ids none of which has the dataset's name, or masks that the table does not have.
         AnnotationError: a mask that is broken.
     """
     rows = read_predictions(uri, columns=[*COLUMNS, *(["masks"] if with_masks else [])])
@@ -58,6 +61,7 @@ def load_table_results(
         example = rows["image_uri"][0].as_py()
         rule = f"must be of images in {dataset.place}, by image_id or file_name, and none is, as {example}"
         raise InputError("--predictions", rule, uri)
+    check_category_names(_category_names(rows), uri, dataset.categories, dataset.place)
     is_labelled = pc.is_valid(rows["instances"]).to_numpy()
     results = _to_columns(rows, image_ids, uri, with_masks)
     lowest = pc.min(rows["score_threshold"]).as_py() or 0.0
@@ -65,15 +69,21 @@ def load_table_results(
 
 
 def match_images(
-    rows: pa.Table, dataset: CocoDataset, place: str, images_uri: str | None = None
+    rows: pa.Table,
+    dataset: CocoDataset,
+    place: str,
+    images_uri: str | None = None,
+    *,
+    images_option: str = "--images",
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Find each row's image: by its image_id, else by its URI.
+    """Find each row's image: by its image_id, else by its URI; warn of an image_id whose URI is another image's.
 
     Args:
         rows: image_uri, and image_id with nulls where the job did not know it.
         dataset: the annotations.
         place: the table, for messages.
         images_uri: as in `load_table_results`.
+        images_option: that a user gives it with, for messages.
 
     Returns:
         (num_rows,) int64 ids, those of foreign images all the same one that the dataset does not have; and (num_rows,)
@@ -87,18 +97,29 @@ def match_images(
     names = _FileNames(dataset, images_uri)
     image_ids: list[int] = []
     uri_by_image: dict[int, str] = {}
+    strange: list[int] = []
     for uri, image_id in zip(rows["image_uri"].to_pylist(), rows["image_id"].to_pylist(), strict=True):
-        if image_id is None:
+        has_id = image_id is not None
+        if not has_id:
             image_id = names.find(uri)
         if image_id not in known:
             image_ids.append(foreign)
             continue
         if image_id in uri_by_image:
             rule = f"is claimed by two rows, {uri_by_image[image_id]} and {uri}"
-            remedy = "say with --images which folder the file names are relative to"
+            remedy = "" if has_id else f"say with {images_option} which folder the file names are relative to"
             raise InputError(f"image {image_id} of {dataset.place}", rule, place, remedy)
         uri_by_image[image_id] = uri
         image_ids.append(image_id)
+        if has_id and not names.fits(image_id, uri):
+            strange.append(image_id)
+    if strange:
+        first = strange[0]
+        others = f", and so for {len(strange) - 1:,} more" if len(strange) > 1 else ""
+        text = f"image {first} is {names.of(first)} in {dataset.place} and {uri_by_image[first]} in {place}{others}"
+        warnings.warn(
+            f"{text}; ids decide, so see to it that they are the same images", UnusualValueWarning, stacklevel=2
+        )
     ids = np.array(image_ids, np.int64)
     return ids, ids != foreign
 
@@ -110,9 +131,19 @@ class _FileNames:
         self._place = dataset.place
         self._root = None if images_uri is None else storage.normalise(images_uri) + "/"
         self._ids: dict[str, list[int]] = {}
+        self._names: dict[int, str] = {}
         for image_id, file_name in zip(dataset.image_ids.tolist(), dataset.file_names, strict=True):
             name = "/".join(segment for segment in file_name.split("/") if segment not in ("", "."))
             self._ids.setdefault(name, []).append(image_id)
+            self._names[image_id] = name
+
+    def of(self, image_id: int) -> str:
+        """Give the file name of an image."""
+        return self._names[image_id]
+
+    def fits(self, image_id: int, uri: str) -> bool:
+        """Say whether the image's file name is the end of a URI."""
+        return f"/{uri}".endswith(f"/{self._names[image_id]}")
 
     def find(self, uri: str) -> int | None:
         """Give the image's id, None where there is none."""
@@ -131,6 +162,14 @@ class _FileNames:
             return [uri.removeprefix(self._root)] if uri.startswith(self._root) else []
         segments = uri.split("/")
         return ["/".join(segments[start:]) for start in range(len(segments))]
+
+
+def _category_names(rows: pa.Table) -> dict[int, str]:
+    """Give the names of the categories that occur, by id."""
+    found = pc.list_flatten(rows["instances"])
+    pairs = pa.table({name: pc.struct_field(found, name) for name in ("category_id", "category")})
+    rows_of_categories = pairs.group_by(pairs.column_names).aggregate([]).to_pylist()
+    return {row["category_id"]: row["category"] for row in rows_of_categories if row["category"] is not None}
 
 
 def _to_columns(rows: pa.Table, image_ids: NDArray[np.int64], place: str, with_masks: bool) -> CocoResults:

@@ -16,6 +16,8 @@ DATE = "date"
 Group = tuple[str | None, ...]
 """A value for each name of a grouping."""
 
+_ROWS_AT_ONCE = 1024
+
 
 @dataclass(frozen=True)
 class Grouping:
@@ -43,12 +45,13 @@ class Grouping:
             rows: with `columns_read`.
 
         Returns:
-            A column (string) a name; null where the row has nothing there, or a pattern does not match.
+            A column (string) a name; null where the row has nothing there, or a pattern or its named group finds
+            nothing.
         """
         labels = {name: rows[name].cast(pa.string()) for name in self.columns}
         for pattern in self.patterns:
             found = pc.extract_regex(rows["image_uri"], pattern)
-            labels |= {name: pc.struct_field(found, name) for name in re.compile(pattern).groupindex}
+            labels |= {name: _or_null(pc.struct_field(found, name)) for name in re.compile(pattern).groupindex}
         return pa.table(labels) if labels else rows.select([])
 
 
@@ -73,10 +76,9 @@ def parse_grouping(words: Sequence[str], rows: CurrentRows, *, reserved: Collect
         reserved: names that a group's column must not have.
 
     Raises:
-        InputError: a word that is neither, or a name that comes twice or is reserved.
+        InputError: a word that is neither, or a name that comes twice, is reserved, or finds nothing in any image.
     """
-    schema = rows.schema()
-    known = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    known = [field.name for field in rows.schema() if _is_text_or_castable(field.type)]
     known += [DATE] if rows.has_dates and DATE not in known else []
     grouping = Grouping(
         tuple(word for word in words if word in known),
@@ -87,7 +89,41 @@ def parse_grouping(words: Sequence[str], rows: CurrentRows, *, reserved: Collect
             raise InputError("--by", f"must name each group once, got {name} twice")
         if name in reserved:
             raise InputError("--by", f"must not name a group {name}: the result has a column of that name")
+    _check_finds(grouping, words, rows)
     return grouping
+
+
+def _check_finds(grouping: Grouping, words: Sequence[str], rows: CurrentRows) -> None:
+    """Refuse a name that no image has: a pattern with a slip of the pen puts all images into one group."""
+    missing = list(grouping.names) if len(rows) else []
+    if not missing:
+        return
+    for _, batch in rows.batches(grouping.columns_read, batch_size=_ROWS_AT_ONCE):
+        labels = grouping.label(batch)
+        missing = [name for name in missing if labels[name].null_count == len(labels)]
+        if not missing:
+            return
+    rule = f"must find {missing[0]} in an image's URI or row, and finds it in none, got {' '.join(words)}"
+    raise InputError("--by", rule, rows.uri)
+
+
+def _is_text_or_castable(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text_or_castable(kind.value_type)
+    # Bytes can be cast where they happen to be text, and end the command where they do not.
+    bytes_kinds = (pa.binary(), pa.large_binary(), pa.binary_view())
+    if pa.types.is_nested(kind) or kind in bytes_kinds or pa.types.is_fixed_size_binary(kind):
+        return False
+    try:
+        pa.nulls(0, kind).cast(pa.string())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
+def _or_null(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Tell a group that took no part in a match by null, which the library gives as an empty text."""
+    return pc.if_else(pc.equal(texts, ""), None, texts)
 
 
 def _checked_pattern(word: str, known: Collection[str]) -> str:

@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from maskrcnn import storage
-from maskrcnn.coco.annotations import load_coco
+from maskrcnn.coco.annotations import CocoDataset, load_coco
+from maskrcnn.coco.categories import check_category_names
 from maskrcnn.errors import InputError, StorageError
 from maskrcnn.labelling.coco_results import match_images
 from maskrcnn.labelling.current import CurrentRows
@@ -37,6 +39,7 @@ MARKER, MADE_BY = "report.json", "maskrcnn report"
 """A file that says whose folder this is, since a report replaces what an earlier one left there."""
 ROWS_AT_ONCE = 1024
 MOST_CATEGORIES = 500
+MOST_RUNS = 100
 SCRIPTS = ("gallery.css", "columns.js", "address.js", "marks.js", "viewer.js", "gallery.js")
 
 
@@ -76,13 +79,16 @@ def write_report(
         {} if truth is None else dict(zip(truth.dataset.categories.ids, truth.dataset.categories.names, strict=True))
     )
 
+    tally, is_chosen = _survey(rows, truth, config)
+    found_names = {category_id: one.name for category_id, one in tally.categories.items()}
+    if truth is not None:
+        check_category_names(found_names, rows.uri, truth.dataset.categories, truth.dataset.place)
+    names |= found_names
+    names = {category_id: printable(name) for category_id, name in names.items()}
+
     site = _open_site(config, has_scores=metrics is not None, has_training=training is not None)
     write_more(site)
     site.record()
-    tally, is_chosen = _survey(rows, truth, config)
-    names |= {category_id: one.name for category_id, one in tally.categories.items()}
-    names = {category_id: printable(name) for category_id, name in names.items()}
-
     index = GalleryIndex(new_run_id(datetime.now(UTC)))
     num_shown = int(is_chosen.sum())
     site.record(*file_names(index.folder, num_shown))
@@ -141,13 +147,24 @@ def _load_truth(rows: CurrentRows, config: ReportConfig) -> Truth:
     except StorageError as error:
         raise InputError("--annotations", f"cannot be read: {error.reason}", error.uri) from error
     keys = rows.read(["image_uri", "image_id"])
-    image_ids, is_known = match_images(keys, dataset, rows.uri)
+    folder = config.images_uri if _is_folder_of_file_names(config.images_uri, keys, dataset) else None
+    image_ids, is_known = match_images(keys, dataset, rows.uri, folder)
+    if not dataset.num_images:
+        raise InputError("--annotations", "must have images, and has none", dataset.place)
     if len(keys) and not is_known.any():
         rule = f"must be of images in the table, by image_id or file_name, and none is, as {dataset.file_names[0]}"
         raise InputError("--annotations", rule, dataset.place)
     index_of = {image_id: index for index, image_id in enumerate(dataset.image_ids.tolist())}
     places = np.flatnonzero(is_known).tolist()
     return Truth(dataset, {place: index_of[int(image_ids[place])] for place in places})
+
+
+def _is_folder_of_file_names(images_uri: str | None, keys: pa.Table, dataset: CocoDataset) -> bool:
+    """Say whether the truth's file names are relative to where the photos are: these may have moved since."""
+    if images_uri is None:
+        return False
+    root = storage.normalise(images_uri) + "/"
+    return not {f"{root}{name}" for name in dataset.file_names}.isdisjoint(keys["image_uri"].to_pylist())
 
 
 def _survey(rows: CurrentRows, truth: Truth | None, config: ReportConfig) -> tuple[Tally, NDArray[np.bool_]]:
@@ -188,7 +205,8 @@ def _write_overview(site: Site, tally: Tally, config: ReportConfig, num_shown: i
         failures=sorted(tally.failures.items(), key=lambda item: -item[1].num_images),
         categories=categories[:MOST_CATEGORIES],
         num_more_categories=max(0, len(categories) - MOST_CATEGORIES),
-        runs=runs,
+        runs=runs[:MOST_RUNS],
+        num_runs=len(runs),
         num_records=num_records,
         num_shown=num_shown,
     )

@@ -109,11 +109,13 @@ def find_below(root_uri: str, uris: Collection[str]) -> dict[str, str]:
     listed: set[str] = set()
     for batch in storage.list_batches(root):
         listed.update(uri for uri in batch.column("uri").to_pylist() if uri.rsplit("/", 1)[-1] in last_names)
+    own = listed.intersection(uris)
     found = {}
     for uri in uris:
         segments = uri.split("/")
         ends = (storage.join(root, *segments[start:]) for start in range(len(segments)))
-        if (file := next((end for end in ends if end in listed), None)) is not None:
+        # A file that is one of the images itself is no other's.
+        if (file := next((end for end in ends if end in listed and (end == uri or end not in own)), None)) is not None:
             found[uri] = file
     return found
 

@@ -10,7 +10,6 @@ from typing import Any
 from maskrcnn import storage
 from maskrcnn.labelling.stages import STAGES
 
-MOST_RUNS = 100
 FILES_AT_ONCE = 16
 
 
@@ -31,7 +30,7 @@ class Run:
 
 
 def load_runs(predictions_uri: str, price_per_hour: float | None) -> tuple[list[Run], int]:
-    """Read the newest runs' records.
+    """Read the runs' records.
 
     Args:
         predictions_uri: the OUTPUT of the job.
@@ -42,7 +41,7 @@ def load_runs(predictions_uri: str, price_per_hour: float | None) -> tuple[list[
     """
     uris = sorted(storage.list_uris(storage.join(storage.normalise(predictions_uri), "runs")), reverse=True)
     with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
-        runs = [parse_run(body, price_per_hour) for body in threads.map(storage.read_bytes, uris[:MOST_RUNS])]
+        runs = [parse_run(body, price_per_hour) for body in threads.map(storage.read_bytes, uris)]
     return [run for run in runs if run is not None and run.num_images], len(uris)
 
 

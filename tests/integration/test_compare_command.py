@@ -134,6 +134,18 @@ def test_the_gate_closes_for_a_damaged_bundle_and_the_page_shows_where(
         assert max(picture.size) == 720
 
 
+def test_a_reader_that_leaves_costs_neither_the_page_nor_the_exit_code(tables: dict[str, str], tmp_path: Path) -> None:
+    words = [tables["trusted"], tables["damaged"], "--gate", tables["gate"], "--output", str(tmp_path), "--worst", "0"]
+    command = [sys.executable, "-m", "jobs.compare", *words]
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=120) == 1
+    assert (tmp_path / "index.html").exists()
+
+
 def test_images_that_are_gone_are_drawn_on_grey_and_found_again_where_they_lie_now(
     run: Run, tables: dict[str, str], tmp_path: Path
 ) -> None:

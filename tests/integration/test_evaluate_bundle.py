@@ -22,7 +22,12 @@ from maskrcnn.synthetic import write_shelves
 
 @pytest.fixture(scope="module")
 def shelves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shelves(tmp_path_factory.mktemp("shelves"), 3, seed=1)
+    """Shelves whose categories have the bundle's names where they have its ids."""
+    path = write_shelves(tmp_path_factory.mktemp("shelves"), 3, seed=1)
+    names = {2: "can", 3: "bottle", 5: "box", 8: "crate"}
+    categories = [{"id": number, "name": name} for number, name in names.items()]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"categories": categories}))
+    return path
 
 
 def test_a_bundle_is_scored_over_the_images(shelves: Path, tiny_bundle: str, tmp_path: Path) -> None:
@@ -43,7 +48,7 @@ def test_a_bundle_is_scored_over_the_images(shelves: Path, tiny_bundle: str, tmp
             if place < 5:
                 area = (x1 - x0) * (y1 - y0)
                 document["annotations"].append({**row, "id": len(rows), "area": area, "iscrowd": 0})
-    document["categories"] = [{"id": number, "name": str(number)} for number in (2, 5, 9)]
+    document["categories"] = [{"id": number, "name": name} for number, name in {2: "can", 5: "box", 9: "bag"}.items()]
     annotations.write_text(json.dumps(document))
     arguments = EvaluateArguments(
         annotations=str(annotations),
@@ -58,6 +63,18 @@ def test_a_bundle_is_scored_over_the_images(shelves: Path, tiny_bundle: str, tmp
     expected = evaluate(load_coco(str(annotations)), rows, max_detections=(1, 300), with_analysis=True)
     assert metrics == json.loads(json.dumps(expected))
     assert metrics["bbox"]["AP"] > 0.1
+
+
+def test_a_bundle_of_other_categories_is_refused_before_it_runs(
+    shelves: Path, tiny_bundle: str, tmp_path: Path
+) -> None:
+    document = json.loads(shelves.read_text())
+    for category in document["categories"]:
+        category["name"] = f"my {category['name']}"
+    (tmp_path / "truth.json").write_text(json.dumps(document))
+    arguments = EvaluateArguments(str(tmp_path / "truth.json"), bundle=tiny_bundle, images=str(tmp_path / "none"))
+    with pytest.raises(InputError, match=r"category 2 is 'can' in .*tiny and 'my can' in .*, and no id has the same"):
+        run_evaluation(arguments)
 
 
 def test_an_image_that_cannot_be_read_is_one_clear_line(shelves: Path, tiny_bundle: str, tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ import pytest
 
 from maskrcnn import storage
 from maskrcnn.commands.evaluate import EvaluateArguments, run_evaluation
+from maskrcnn.config import UnusualValueWarning
 from maskrcnn.errors import InputError
+from maskrcnn.report.job import write_report
+from maskrcnn.report.settings import ReportConfig
 from tests.labelled import FAILED, LABELLED, found, to_results_json, write_table, write_truth
 
 
@@ -72,9 +75,31 @@ def test_image_ids_of_the_table_come_before_its_names(tmp_path: Path) -> None:
     truth = write_truth(tmp_path / "truth.json", renamed)
     table = write_table(tmp_path / "out", LABELLED, image_ids=[1, 2, 7, 999])
     expected = to_results_json(tmp_path / "results.json", LABELLED)
-    assert score(tmp_path, annotations=truth, predictions=table) == score(
-        tmp_path, annotations=truth, predictions=expected
-    )
+    said = r"image 1 is x.jpg in .*truth.json and s3://shop/photos/front/a.jpg in .*/out, and so for 2 more; ids decide"
+    with pytest.warns(UnusualValueWarning, match=said):
+        by_table = score(tmp_path, annotations=truth, predictions=table)
+    assert by_table == score(tmp_path, annotations=truth, predictions=expected)
+
+
+def test_a_category_of_another_name_is_told_and_nothing_but_other_names_is_refused(tmp_path: Path) -> None:
+    truth = Path(write_truth(tmp_path / "truth.json"))
+    table = write_table(tmp_path / "out", LABELLED)
+
+    def rename(*names: str) -> None:
+        categories = [{"id": number, "name": name} for number, name in zip((3, 8), names, strict=True)]
+        truth.write_text(json.dumps(json.loads(truth.read_text()) | {"categories": categories}))
+
+    rename("Box", "crate")
+    said = "category 8 is 'bag' in .*/out and 'crate' in .*truth.json, and categories are matched by id; "
+    with pytest.warns(UnusualValueWarning, match=said):
+        score(tmp_path, annotations=str(truth), predictions=table)
+    rename("bag", "box")
+    refused = "category 3 is 'box' in .*/out and 'bag' in .*truth.json, and no id has the same name in both; "
+    with pytest.raises(InputError, match=refused):
+        score(tmp_path, annotations=str(truth), predictions=table)
+    with pytest.raises(InputError, match=refused):
+        write_report(ReportConfig(table, str(tmp_path / "site"), annotations_uri=str(truth)))
+    assert not (tmp_path / "site").exists()
 
 
 def test_the_current_rows_count(tmp_path: Path) -> None:

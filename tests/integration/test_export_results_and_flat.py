@@ -149,6 +149,17 @@ def test_flat_of_a_sample_has_the_rank(tmp_path: Path) -> None:
     assert [(row["image_uri"][-5:], row["sample_rank"]) for row in rows] == [("1.jpg", 1), ("1.jpg", 1), ("4.jpg", 2)]
 
 
+def test_flat_has_no_two_columns_of_one_name(tmp_path: Path) -> None:
+    own = {"image_x": ["theirs"], "x": ["own"], "image_image_x": ["last"], "score": ["fine"]}
+    table = write_part(tmp_path / "out", {"a.jpg": labelled([(2, 0.9, blob(1))])}, columns=own)
+    run(table, "flat", tmp_path / "flat.parquet")
+    names = pq.read_schema(tmp_path / "flat.parquet").names
+    assert len(set(names)) == len(names)
+    [row] = pq.read_table(tmp_path / "flat.parquet").to_pylist()
+    found = {name: row[name] for name in ("image_x", "image_image_x", "image_image_image_x", "image_score")}
+    assert list(found.values()) == ["theirs", "last", "own", "fine"]
+
+
 def test_flat_of_nothing_is_a_table_without_rows(tmp_path: Path) -> None:
     report = run(dated_table(tmp_path / "out"), "flat", tmp_path / "flat.parquet", score_threshold=1.0)
     assert report.num_detections == len(pq.read_table(tmp_path / "flat.parquet")) == 0

@@ -15,12 +15,13 @@ import pytest
 from maskrcnn import storage
 from maskrcnn.commands.command_line import run_command
 from maskrcnn.commands.report import ReportArguments, report
+from maskrcnn.errors import InputError
 from maskrcnn.report.job import write_report
 from maskrcnn.report.settings import ReportConfig
 from tests.browser import Browser
 from tests.conftest import s3_client
-from tests.labelled_parts import FAILED, write_part
-from tests.reported import NUM_IMAGES, write_labelled
+from tests.labelled_parts import FAILED, labelled, write_part
+from tests.reported import NUM_IMAGES, draw_photo, write_labelled
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -126,6 +127,23 @@ def test_images_may_lie_elsewhere(labelled_folder: Path, tmp_path: Path) -> None
         here.rename(labelled_folder / "images")
 
 
+def test_the_folder_of_the_file_names_settles_which_of_two_images_is_annotated(tmp_path: Path) -> None:
+    images = {folder: tmp_path / "images" / folder for folder in "ab"}
+    for folder in images.values():
+        folder.mkdir(parents=True)
+        draw_photo(folder / "1.jpg", 1)
+    results = dict.fromkeys(("a/1.jpg", "b/1.jpg"), labelled([]))
+    table = write_part(tmp_path / "labels", results, bucket=str(tmp_path / "images"))
+    document = {"images": [{"id": 1, "file_name": "1.jpg", "width": 64, "height": 48}], "annotations": []}
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({**document, "categories": [{"id": 2, "name": "can"}]}))
+    config = ReportConfig(table, str(tmp_path / "site"), annotations_uri=str(truth))
+    for elsewhere in (None, str(tmp_path)):
+        with pytest.raises(InputError, match="image 1 of .* is claimed by two rows, .*; say with --images which"):
+            write_report(replace(config, images_uri=elsewhere))
+    assert write_report(replace(config, images_uri=str(images["b"]))).num_without_picture == 1
+
+
 def test_a_table_that_holds_failures_alone_has_a_report(tmp_path: Path) -> None:
     table = write_part(tmp_path / "labels", {"a.jpg": FAILED})
     assert write_report(ReportConfig(table, str(tmp_path / "site"))).num_shown == 1
@@ -188,6 +206,9 @@ def test_what_is_wrong_is_told_in_one_line(run: Run, labelled_folder: Path, tmp_
     assert refusal("--annotations", "none.json").startswith("--annotations cannot be read: ")
     rule = "--annotations must be of images in the table, by image_id or file_name, and none is, as x.jpg"
     assert refusal("--annotations", str(tmp_path / "foreign.json")) == f"{rule}, in {tmp_path}/foreign.json"
+    (tmp_path / "bare.json").write_text(json.dumps({**foreign, "images": [], "categories": [{"id": 2, "name": "can"}]}))
+    bare = f"--annotations must have images, and has none, in {tmp_path}/bare.json"
+    assert refusal("--annotations", str(tmp_path / "bare.json")) == bare
     assert refusal("--metrics", str(tmp_path / "foreign.json")).startswith("--metrics must be the --output of an")
     assert refusal("--training", str(tmp_path)).startswith("--training holds no metrics.jsonl")
     assert refusal("--images", str(tmp_path / "empty")).startswith("--images must hold images of the table, by the end")

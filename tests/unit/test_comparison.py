@@ -158,7 +158,11 @@ def test_a_group_that_failed_in_b_closes_the_gate_though_nothing_of_it_is_compar
     a, b = {"north/1.jpg": full, "south/1.jpg": full}, {"north/1.jpg": full, "south/1.jpg": FAILED}
     gate = Gate(of_groups={"max_lost_share": 0.5})
     found = compare(tmp_path, a, b, by=(r"/photos/(?P<store>[^/]+)/",), gate=gate)
-    assert [str(one) for one in found.exceeded or []] == ["group store=south: nothing to judge by max_lost_share = 0.5"]
+    assert [str(one) for one in found.exceeded or []] == [
+        "all images: new_errors_share is 0.5, above max_new_errors_share = 0.01",
+        "group store=south: compared_share is 0, below min_compared_share = 0.5",
+        "group store=south: nothing to judge by max_lost_share = 0.5",
+    ]
     assert [(group, one.num_images) for group, one in found.by_group.items()] == [(("south",), 0), (("north",), 1)]
     with pytest.raises(InputError, match="--gate has limits for groups, and --by is not given; give --by, or drop"):
         compare_tables(ComparisonConfig("a", "b", gate=gate))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def judge(
     left_out: float | None = 0.0,
     by_category: dict[str, Figures] | None = None,
     by_group: dict[Group, Figures] | None = None,
+    num_labelled: dict[Group, int] | None = None,
 ) -> list[str]:
     exceeded = find_exceeded(
         parse_gate(toml.encode(), "gate.toml"),
@@ -32,6 +34,8 @@ def judge(
         by_category or {},
         by_group or {},
         group_names=("store",),
+        num_labelled={group: figures.num_images or 1 for group, figures in (by_group or {}).items()}
+        | (num_labelled or {}),
         new_errors_share=errors,
         left_out_share=left_out,
     )
@@ -60,6 +64,9 @@ def test_new_errors_close_the_gate() -> None:
     assert judge("max_new_errors_share = 0.01", errors=0.01) == []
     said = ["all images: new_errors_share is 0.02, above max_new_errors_share = 0.01"]
     assert judge("max_new_errors_share = 0.01", errors=0.02) == said
+    assert judge("min_agreement = 0.5", errors=0.02) == said
+    assert judge("min_agreement = 0.5", errors=0.01) == []
+    assert judge("max_new_errors_share = 0.5", errors=0.5) == []
 
 
 def test_a_gate_over_nothing_is_closed() -> None:
@@ -111,7 +118,22 @@ def test_every_group_is_judged_but_small_and_empty_ones() -> None:
 
 def test_a_group_of_which_nothing_was_compared_closes_the_limits_for_groups() -> None:
     said = judge("[group]\nmin_instances = 50\nmax_lost_share = 0.5", by_group={("north",): GOOD, ("south",): NOTHING})
-    assert said == ["group store=south: nothing to judge by max_lost_share = 0.5"]
+    assert said == [
+        "group store=south: compared_share is 0, below min_compared_share = 0.5",
+        "group store=south: nothing to judge by max_lost_share = 0.5",
+    ]
+
+
+def test_a_group_of_which_b_failed_at_most_closes_however_few_instances_are_left() -> None:
+    few = Figures(2, 6, 6, 6, 1.0, 0.9, 0.9, 0.0)
+    toml = "min_agreement = 0.9\n[group]\nmin_instances = 50\nmax_lost_share = 0.5"
+    south: Group = ("south",)
+    said = judge(toml, by_group={south: few}, num_labelled={south: 150})
+    assert said == ["group store=south: compared_share is 0.01333, below min_compared_share = 0.5"]
+    assert judge(toml, by_group={south: few}, num_labelled={south: 4}) == []
+    assert judge(toml + "\nmin_compared_share = 0.01", by_group={south: few}, num_labelled={south: 150}) == []
+    assert judge("min_agreement = 0.9", by_group={south: few}, num_labelled={south: 150}) == []
+    assert judge("[group]\nmin_compared_share = 0.5", by_group={south: few}, num_labelled={south: 4}) == []
 
 
 def test_a_null_and_a_group_named_none_are_judged_each() -> None:
@@ -179,8 +201,14 @@ def test_the_example_is_a_gate() -> None:
     example = PROJECT_ROOT / "deploy" / "gate.toml"
     gate = load_gate(str(example))
     assert gate != Gate()
-    assert set(gate.by_category) == {"can"}
+    assert not gate.by_category
     assert not gate.of_groups
-    before, groups = example.read_text().split("# [group]\n")
-    with_groups = before + "[group]\n" + "\n".join(line.removeprefix("# ") for line in groups.splitlines())
-    assert parse_gate(with_groups.encode(), "gate.toml").of_groups["min_instances"] > 0
+    without_signs = re.sub(r"^# (?=\[|\w+ = )", "", example.read_text(), flags=re.MULTILINE)
+    full = parse_gate(without_signs.encode(), "gate.toml")
+    assert (set(full.by_category), full.of_groups["min_instances"]) == ({"can"}, 50)
+
+
+def test_the_example_opens_for_a_table_and_itself_whatever_its_categories() -> None:
+    gate = (PROJECT_ROOT / "deploy" / "gate.toml").read_text()
+    same = Figures(100, 200, 200, 200, 1.0, 0.9, 0.9, 0.0)
+    assert judge(gate, same, by_category={"shoe": same, "hat": same}) == []

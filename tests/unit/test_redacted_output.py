@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from maskrcnn.errors import NonFiniteError, UnavailableError
-from maskrcnn.redacted_output import redacted_errors
+from maskrcnn.log_lines import JsonLines
+from maskrcnn.redacted_output import RedactingStream, redacted_errors
 from tests.conftest import PROJECT_ROOT
 
 SECRET = "wJalrXUtnFEMI-K7MDENG"
@@ -79,3 +82,15 @@ def test_errors_that_tell_a_secret_are_told_without_it(monkeypatch: pytest.Monke
     assert str(raised(KeyError(f"no {SECRET}"))) == "KeyError: 'no …'"
     assert str(raised(NonFiniteError((f"step 1 on s3://u:{SECRET}@b",)))).startswith("1 steps must give")
     assert str(raised(ValueError("outer"), KeyError(SECRET))) == "ValueError: outer"
+
+
+@pytest.mark.parametrize("stream_class", [RedactingStream, lambda stream: JsonLines(stream, "INFO", "run")])
+@pytest.mark.parametrize("line", ["short\n", f"{'long ' * 50_000}\n"])
+def test_a_reader_that_left_ends_nothing(stream_class: Callable[[TextIO], RedactingStream], line: str) -> None:
+    reader, writer = os.pipe()
+    with open(writer, "w") as pipe:
+        os.close(reader)
+        stream = stream_class(pipe)
+        for _ in range(2):
+            stream.write(line)
+            stream.flush()

@@ -86,6 +86,13 @@ def test_photos_are_found_by_the_longest_end_of_their_names(tmp_path: Path) -> N
     }
 
 
+def test_a_photo_of_the_table_itself_is_shown_for_no_other_of_that_name(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").touch()
+    uris = [f"{tmp_path}/a/1.jpg", f"{tmp_path}/b/1.jpg"]
+    assert find_below(f"{tmp_path}/a", uris) == {uris[0]: uris[0]}
+
+
 def test_the_cap_is_the_readers_and_no_table_raises_it() -> None:
     bad = make_pictures_within(jpeg(60, 40), (40, 60), 2399, BUDGET)
     assert isinstance(bad, BadImage)

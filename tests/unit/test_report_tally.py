@@ -12,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskrcnn.labelling.current import CurrentRows
+from maskrcnn.progress import clock
+from maskrcnn.report.job import write_report
 from maskrcnn.report.overview import build_cards, build_charts
 from maskrcnn.report.runs import load_runs, parse_run
 from maskrcnn.report.sample import choose_images
+from maskrcnn.report.settings import ReportConfig
 from maskrcnn.report.tally import COLUMNS, Tally, even_bins
 from tests.labelled_parts import FAILED, blob, labelled, write_part
 
@@ -90,6 +93,26 @@ def test_runs_come_newest_first_with_what_they_cost(tmp_path: Path) -> None:
     numbers = {card.text: card.number for card in build_cards(Tally(), load_runs(str(tmp_path), 4.0)[0])}
     assert (numbers["cost"], numbers["cost of a million images"]) == ("4.00", "2,222.22")
     assert [chart.name for chart in build_charts(Tally(), runs)] == ["stages"]
+
+
+def test_time_and_cost_are_of_every_run_and_the_newest_hundred_are_listed(tmp_path: Path) -> None:
+    table = write_part(tmp_path / "labels", {"1.jpg": FAILED})
+    (tmp_path / "labels" / "runs").mkdir()
+    record = {"started_at": "2026-11-26", "seconds": 3600, "images_per_s": 0.3, "cost": 2.0, "stage_images_per_s": {}}
+    for number in range(103):
+        images = {"labelled": 1000 if number else 0, "failed": 0}
+        path = tmp_path / "labels" / "runs" / f"{number:03d}.json"
+        path.write_text(json.dumps(record | {"run_id": f"run-{number:03d}", "images": images}))
+    write_report(ReportConfig(table, str(tmp_path / "site")))
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert (page.count("<tr><td>run-"), "run-103" in page, "run-002<" in page) == (100, False, False)
+    for card in (
+        f"<b>{clock(102 * 3600)}</b><span>in 102 runs",
+        "<b>204.00</b><span>cost<",
+        "<b>2,000.00</b><span>cost of a",
+    ):
+        assert card in page
+    assert "The newest 100 of the 102 that labelled something, of 103 runs." in page
 
 
 def test_a_gallery_takes_all_where_it_can() -> None:
