@@ -75,7 +75,7 @@ class TrainingJob:
         self._train = _load("--annotations", arguments.annotations, load_coco)
         samples = CocoSamples(self._train, arguments.images, arguments.preprocess, AugmentConfig())
         self._counts = samples.counts
-        check_trainable(self._counts, arguments.annotations)
+        check_trainable(self._counts, self._train.categories, arguments.annotations)
         check_images(self._train, arguments.images, "--images")
         self._val_images = arguments.val_images or arguments.images
         self._val = self._load_val()
