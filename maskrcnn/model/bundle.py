@@ -16,14 +16,15 @@ from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
 from maskrcnn import storage
+from maskrcnn.coco.ids import MAX_CATEGORY_ID, MIN_CATEGORY_ID
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig, config_from_dict, to_json_dict
 from maskrcnn.errors import BundleError, InputError, NotFoundError
 from maskrcnn.model.network import build_network, num_rows_of
+from maskrcnn.model.tensors import check_finite, check_fit, parse_safetensors
 from maskrcnn.redaction import redact_values
 
 FORMAT_VERSION = 1
@@ -136,7 +137,7 @@ def load_network(bundle: Bundle | str, device: torch.device | str = "cpu") -> Ma
         The network, in eval mode.
 
     Raises:
-        BundleError: as `load_bundle`; and weights that are missing, damaged, or another network's.
+        BundleError: as `load_bundle`; and weights that are missing, damaged, not finite, or another network's.
     """
     bundle = load_bundle(bundle) if isinstance(bundle, str) else bundle
     weights = read_weights(bundle)
@@ -160,7 +161,7 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
     """Read a bundle's tensors, by name, on the CPU.
 
     Raises:
-        BundleError: weights that are missing, or not the ones that `model.json` was written for.
+        BundleError: weights that are missing, not finite, or not the ones that `model.json` was written for.
     """
     place = storage.join(bundle.uri, WEIGHTS_NAME)
     try:
@@ -171,37 +172,9 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
     if found != bundle.weights_sha256:
         rule = f"must have the sha256 {bundle.weights_sha256} of {JSON_NAME}, got {found} ({len(body)} bytes)"
         raise BundleError(WEIGHTS_NAME, rule, bundle.uri, "the file is cut off or another bundle's; copy both again")
-    return parse_safetensors(body, place)
-
-
-def parse_safetensors(body: bytes, place: str) -> dict[str, Tensor]:
-    """Read tensors out of a safetensors file.
-
-    Raises:
-        BundleError: when it is not one, or is cut off.
-    """
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(body)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise BundleError("weights", f"must be a whole safetensors file: {error}", place) from None
+    tensors = parse_safetensors(body, place)
+    check_finite(tensors, place)
     return tensors
-
-
-def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], place: str) -> None:
-    """Refuse tensors that are not exactly the expected ones.
-
-    Raises:
-        BundleError: naming the first that is missing, unknown or of another shape.
-    """
-    for name in expected:
-        if name not in found:
-            raise BundleError(f"tensor {name}", "is missing: these are another network's weights", place)
-        wanted, got = tuple(expected[name].shape), tuple(found[name].shape)
-        if wanted != got:
-            raise BundleError(f"tensor {name}", f"must have the shape {wanted}, got {got}", place)
-    for name in found:
-        if name not in expected:
-            raise BundleError(f"tensor {name}", "has no place in the network: these are another network's", place)
 
 
 def _parse_bundle(body: bytes, uri: str) -> Bundle:
@@ -273,6 +246,11 @@ def _parse_categories(rows: Sequence[Any], num_labels: int, place: str) -> tuple
         if not isinstance(row, dict):
             raise BundleError(thing, f"must be an object, got {type(row).__name__}", place)
         category = Category(*(_field(row, name, kind, place, thing) for name, kind in _CATEGORY_FIELDS))
+        if not MIN_CATEGORY_ID <= category.id <= MAX_CATEGORY_ID:
+            rule = (
+                f"must be in [{MIN_CATEGORY_ID}, {MAX_CATEGORY_ID}], got {category.id!r:.40} of {category.name!r:.40}"
+            )
+            raise BundleError(f"{thing}.id", rule, place)
         if not 1 <= category.label < num_labels:
             raise BundleError(f"{thing}.label", f"must be in [1, {num_labels - 1}], got {category.label}", place)
         categories.append(category)
