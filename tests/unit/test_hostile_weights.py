@@ -116,7 +116,7 @@ def test_one_value_that_is_not_finite_is_found(dtype: torch.dtype, value: float)
     sound = {"whole": torch.tensor(7), "empty": torch.zeros(0), "one": torch.tensor(1.5), "a": tensor}
     check_finite(sound, "place")
     for index in range(0, 60, 7):
-        spoilt = tensor.float()
+        spoilt = tensor.to(torch.float32, copy=True)
         spoilt.view(-1)[index] = value
         with pytest.raises(BundleError, match="^tensor b must be finite, and holds NaN or infinity, in place; "):
             check_finite({**sound, "b": spoilt.to(dtype)}, "place")
