@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.categories import CategoryMap
@@ -55,6 +61,26 @@ def _check_names_differ(categories: CategoryMap, place: str) -> None:
             remedy = "rename one, or give the annotations of both one category"
             raise AnnotationError(f"categories {first_ids[name]} and {category_id}", rule, place, remedy)
         first_ids[name] = category_id
+
+
+def digest_samples(dataset: CocoDataset, learnt_indices: NDArray[np.int64]) -> str:
+    """Give the SHA-256 of what decides the order and the meaning of the samples; masks may be mended in between.
+
+    Args:
+        dataset: what is learnt.
+        learnt_indices: the images that are learnt from.
+    """
+    categories = json.dumps([dataset.categories.ids, dataset.categories.names]).encode()
+    names = dataset.file_names.encoded
+    columns: list[NDArray[np.int64] | NDArray[np.uint8]] = [
+        *(dataset.image_ids, dataset.heights, dataset.widths, names.offsets, names.content),
+        *(dataset.annotation_ids, dataset.image_indices, dataset.category_ids, learnt_indices),
+    ]
+    digest = hashlib.sha256(categories)
+    for column in columns:
+        digest.update(f" {len(column)} ".encode())
+        digest.update(column.tobytes())
+    return digest.hexdigest()
 
 
 def check_images(dataset: CocoDataset, images_uri: str, flag: str) -> None:
