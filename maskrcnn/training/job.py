@@ -11,6 +11,7 @@ OUTPUT/checkpoints/      the newest ones, and the best
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -191,6 +192,7 @@ class TrainingJob:
         loader_workers = arguments.loader_workers
         return RunSettings(
             output_uri=self._output_uri,
+            run_id=uuid.uuid4().hex,
             images_uri=storage.normalise(arguments.images),
             val_images_uri=storage.normalise(self._val_images),
             model=arguments.model(len(self._train.categories)),
