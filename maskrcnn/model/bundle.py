@@ -1,7 +1,7 @@
 """The model bundle: a folder with `model.safetensors` and `model.json`, on any URI. Nothing is unpickled.
 
 The JSON says everything that prediction needs besides the weights, and holds their sha256, so that its own sha256 names
-the bundle. It is written last: a bundle whose JSON is there is whole.
+the bundle: a bundle whose JSON is there is whole.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from maskrcnn import storage
 from maskrcnn.coco.ids import MAX_CATEGORY_ID, MIN_CATEGORY_ID
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig, config_from_dict, to_json_dict
 from maskrcnn.errors import BundleError, InputError, NotFoundError
+from maskrcnn.model.bundle_files import JSON_NAME, WEIGHTS_NAME, read_weights_file, write_files
 from maskrcnn.model.network import build_network, num_rows_of
 from maskrcnn.model.tensors import check_finite, check_fit, parse_safetensors
 from maskrcnn.redaction import redact_values
 
 FORMAT_VERSION = 1
-JSON_NAME = "model.json"
-WEIGHTS_NAME = "model.safetensors"
 MAX_JSON_BYTES = 16 << 20
 MAX_INTEGER = 2**31 - 1
 
@@ -73,7 +72,7 @@ def save_bundle(
     categories: Sequence[Category],
     provenance: Mapping[str, Any],
 ) -> Bundle:
-    """Write a bundle, replacing one that is there.
+    """Write a bundle, replacing one that is there; a kill in between leaves one of the two.
 
     Args:
         uri: the bundle's folder.
@@ -100,8 +99,7 @@ def save_bundle(
     }
     body = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
     bundle = _parse_bundle(body, uri)
-    storage.put(storage.join(uri, WEIGHTS_NAME), weights)
-    storage.put(storage.join(uri, JSON_NAME), body)
+    write_files(uri, weights, body)
     return bundle
 
 
@@ -164,15 +162,7 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
         BundleError: weights that are missing, not finite, or not the ones that `model.json` was written for.
     """
     place = storage.join(bundle.uri, WEIGHTS_NAME)
-    try:
-        body = storage.read_bytes(place)
-    except NotFoundError:
-        raise BundleError(WEIGHTS_NAME, "is missing", bundle.uri, "copy the whole folder again") from None
-    found = hashlib.sha256(body).hexdigest()
-    if found != bundle.weights_sha256:
-        rule = f"must have the sha256 {bundle.weights_sha256} of {JSON_NAME}, got {found} ({len(body)} bytes)"
-        raise BundleError(WEIGHTS_NAME, rule, bundle.uri, "the file is cut off or another bundle's; copy both again")
-    tensors = parse_safetensors(body, place)
+    tensors = parse_safetensors(read_weights_file(bundle.uri, bundle.weights_sha256), place)
     check_finite(tensors, place)
     return tensors
 

@@ -27,7 +27,8 @@ from torchvision.models.detection.mask_rcnn import (
 from maskrcnn import storage
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import BundleError, NotFoundError
-from maskrcnn.model.bundle import JSON_NAME, Category, load_bundle, read_weights
+from maskrcnn.model.bundle import Category, load_bundle, read_weights
+from maskrcnn.model.bundle_files import JSON_NAME
 from maskrcnn.model.tensors import check_finite, check_fit, parse_safetensors
 
 logger = logging.getLogger(__name__)

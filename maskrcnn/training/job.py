@@ -22,7 +22,8 @@ from maskrcnn import cluster, storage
 from maskrcnn.coco.annotations import CocoDataset, load_coco
 from maskrcnn.coco.categories import CategoryMap
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
-from maskrcnn.model.bundle import JSON_NAME, Category
+from maskrcnn.model.bundle import Category
+from maskrcnn.model.bundle_files import JSON_NAME
 from maskrcnn.model.network import build_network
 from maskrcnn.model.weights import load_weights
 from maskrcnn.redaction import redact_values

@@ -218,6 +218,12 @@ def test_tensors_of_another_network_are_refused(
         load_network(str(folder))
 
 
+def test_a_bundle_that_is_just_being_replaced_loads(folder: Path, saved: Path) -> None:
+    (folder / "model.next.safetensors").hardlink_to(saved / "model.safetensors")
+    replace(folder / "model.safetensors", b"of the bundle before")
+    assert load_network(str(folder)).transform.min_size == (64,)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_refused(folder: Path, network: MaskRCNN, value: float) -> None:
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
