@@ -222,6 +222,15 @@ def test_a_count_that_was_damaged_fails_no_read(remote: Remote) -> None:
     assert cache.read("s3://b/b.jpg").endswith(b"b.jpg")
 
 
+def test_a_failure_frees_the_disk_though_others_still_read(remote: Remote, folder: Path) -> None:
+    cache = ImageCache("s3://out/a", "run", 1000, remote)
+    cache.read("s3://b/a.jpg")
+    ImageCache("s3://out/a", "run", 0, remote).remove()
+    assert list(folder.iterdir()) == []
+    assert cache.read("s3://b/a.jpg") == b"s3://b/a.jpg"[-10:]
+    assert list(folder.iterdir()) == []
+
+
 def test_the_end_removes_everything(remote: Remote, folder: Path) -> None:
     cache = ImageCache("s3://out/a", "run", 1000, remote)
     cache.read("s3://b/a.jpg")
