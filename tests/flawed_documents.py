@@ -37,6 +37,13 @@ def with_category(**category: Any) -> Document:
     return document
 
 
+def with_large_category_id(category_id: int) -> Document:
+    document = with_category(id=category_id)
+    for row in document["annotations"]:
+        row["category_id"] = category_id if row["category_id"] == 8 else row["category_id"]
+    return document
+
+
 def with_image(**image: Any) -> Document:
     document = good_document()
     row = {"id": 70, "file_name": "70.png", "width": 60, "height": 40, **image}
@@ -80,6 +87,8 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
     ("no id", spoilt(SELF, 3, id=...), {"missing_field": 1}),
     ("no image_id", spoilt(SELF, 20, image_id=...), {"missing_field": 1}),
     ("an id beyond 64 bits", spoilt(SELF, 3, id=2**63), {"field_type": 1}),
+    ("a category id beyond 32 bits", with_large_category_id(2**31), {"category_id_value": 1}),
+    ("a category id far below 0", with_large_category_id(-(2**31) - 1), {"category_id_value": 1}),
     ("no file name", with_image(file_name=...), {"missing_field": 1}),
     ("an empty file name", with_image(file_name=" "), {"field_type": 1}),
     ("no name of a category", with_category(name=None), {"field_type": 1}),

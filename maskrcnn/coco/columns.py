@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.coco.ids import repeats
+from maskrcnn.coco.ids import MAX_CATEGORY_ID, MIN_CATEGORY_ID, repeats
 from maskrcnn.coco.packing import SegmentationPacker
 from maskrcnn.coco.records import Records
 from maskrcnn.coco.runs import MAX_MASK_PIXELS
@@ -104,7 +104,7 @@ class CategoryColumns(Columns):
         self.names: list[str] = []
 
     def _read(self, records: Records) -> dict[str, NDArray[Any]]:
-        ids = records.whole_numbers("id")
+        ids = records.whole_numbers("id", MIN_CATEGORY_ID, MAX_CATEGORY_ID)
         self.names += records.texts("name")
         return {"id": ids}
 

@@ -1,9 +1,12 @@
-"""Looking ids up among others."""
+"""Looking ids up among others, and how large a category's may be."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+MIN_CATEGORY_ID, MAX_CATEGORY_ID = -(2**31), 2**31 - 1
+"""What the predictions table has room for."""
 
 
 def find_ids(wanted: NDArray[np.int64], ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

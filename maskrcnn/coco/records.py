@@ -46,7 +46,7 @@ class Records:
             thing += f" (image {row['image_id']!r:.40})"
         raise AnnotationError(f"{thing} {field}", rule, self.place)
 
-    def whole_numbers(self, field: str, low: int = -(2**63), high: int = 2**63 - 1) -> NDArray[np.int64]:
+    def whole_numbers(self, field: str, low: int = -_LARGEST, high: int = _LARGEST - 1) -> NDArray[np.int64]:
         """Give a column of int64."""
         column: list[Any] = [row.get(field) for row in self.rows]
         numbers = int64s(column)
@@ -55,7 +55,8 @@ class Records:
         for index, value in enumerate(column):
             is_whole = isinstance(value, int) and not isinstance(value, bool)
             if not is_whole or not low <= value <= high:
-                bounds = f" of {low} or more" if low > 0 else ""
+                is_bounded = low <= 0 and high < _LARGEST - 1
+                bounds = f" of {low} or more" if low > 0 else f" in [{low}, {high}]" if is_bounded else ""
                 self.refuse(index, field, f"must be a whole number{bounds}, got {value!r:.40}")
         return np.array(column, np.int64)
 

@@ -1,7 +1,7 @@
 """The model bundle: a folder with `model.safetensors` and `model.json`, on any URI. Nothing is unpickled.
 
 The JSON says everything that prediction needs besides the weights, and holds their sha256, so that its own sha256 names
-the bundle. It is written last: a bundle whose JSON is there is whole.
+the bundle: a bundle whose JSON is there is whole.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
 from maskrcnn import storage
+from maskrcnn.coco.ids import MAX_CATEGORY_ID, MIN_CATEGORY_ID
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig, config_from_dict, to_json_dict
 from maskrcnn.errors import BundleError, InputError, NotFoundError
+from maskrcnn.model.bundle_files import JSON_NAME, WEIGHTS_NAME, read_weights_file, write_files
 from maskrcnn.model.network import build_network, num_rows_of
+from maskrcnn.model.tensors import check_finite, check_fit, parse_safetensors
 from maskrcnn.redaction import redact_values
 
 FORMAT_VERSION = 1
-JSON_NAME = "model.json"
-WEIGHTS_NAME = "model.safetensors"
 MAX_JSON_BYTES = 16 << 20
 MAX_INTEGER = 2**31 - 1
 
@@ -72,7 +72,7 @@ def save_bundle(
     categories: Sequence[Category],
     provenance: Mapping[str, Any],
 ) -> Bundle:
-    """Write a bundle, replacing one that is there.
+    """Write a bundle, replacing one that is there; a kill in between leaves one of the two.
 
     Args:
         uri: the bundle's folder.
@@ -99,8 +99,7 @@ def save_bundle(
     }
     body = (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
     bundle = _parse_bundle(body, uri)
-    storage.put(storage.join(uri, WEIGHTS_NAME), weights)
-    storage.put(storage.join(uri, JSON_NAME), body)
+    write_files(uri, weights, body)
     return bundle
 
 
@@ -136,7 +135,7 @@ def load_network(bundle: Bundle | str, device: torch.device | str = "cpu") -> Ma
         The network, in eval mode.
 
     Raises:
-        BundleError: as `load_bundle`; and weights that are missing, damaged, or another network's.
+        BundleError: as `load_bundle`; and weights that are missing, damaged, not finite, or another network's.
     """
     bundle = load_bundle(bundle) if isinstance(bundle, str) else bundle
     weights = read_weights(bundle)
@@ -160,48 +159,12 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
     """Read a bundle's tensors, by name, on the CPU.
 
     Raises:
-        BundleError: weights that are missing, or not the ones that `model.json` was written for.
+        BundleError: weights that are missing, not finite, or not the ones that `model.json` was written for.
     """
     place = storage.join(bundle.uri, WEIGHTS_NAME)
-    try:
-        body = storage.read_bytes(place)
-    except NotFoundError:
-        raise BundleError(WEIGHTS_NAME, "is missing", bundle.uri, "copy the whole folder again") from None
-    found = hashlib.sha256(body).hexdigest()
-    if found != bundle.weights_sha256:
-        rule = f"must have the sha256 {bundle.weights_sha256} of {JSON_NAME}, got {found} ({len(body)} bytes)"
-        raise BundleError(WEIGHTS_NAME, rule, bundle.uri, "the file is cut off or another bundle's; copy both again")
-    return parse_safetensors(body, place)
-
-
-def parse_safetensors(body: bytes, place: str) -> dict[str, Tensor]:
-    """Read tensors out of a safetensors file.
-
-    Raises:
-        BundleError: when it is not one, or is cut off.
-    """
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(body)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise BundleError("weights", f"must be a whole safetensors file: {error}", place) from None
+    tensors = parse_safetensors(read_weights_file(bundle.uri, bundle.weights_sha256), place)
+    check_finite(tensors, place)
     return tensors
-
-
-def check_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], place: str) -> None:
-    """Refuse tensors that are not exactly the expected ones.
-
-    Raises:
-        BundleError: naming the first that is missing, unknown or of another shape.
-    """
-    for name in expected:
-        if name not in found:
-            raise BundleError(f"tensor {name}", "is missing: these are another network's weights", place)
-        wanted, got = tuple(expected[name].shape), tuple(found[name].shape)
-        if wanted != got:
-            raise BundleError(f"tensor {name}", f"must have the shape {wanted}, got {got}", place)
-    for name in found:
-        if name not in expected:
-            raise BundleError(f"tensor {name}", "has no place in the network: these are another network's", place)
 
 
 def _parse_bundle(body: bytes, uri: str) -> Bundle:
@@ -273,6 +236,11 @@ def _parse_categories(rows: Sequence[Any], num_labels: int, place: str) -> tuple
         if not isinstance(row, dict):
             raise BundleError(thing, f"must be an object, got {type(row).__name__}", place)
         category = Category(*(_field(row, name, kind, place, thing) for name, kind in _CATEGORY_FIELDS))
+        if not MIN_CATEGORY_ID <= category.id <= MAX_CATEGORY_ID:
+            rule = (
+                f"must be in [{MIN_CATEGORY_ID}, {MAX_CATEGORY_ID}], got {category.id!r:.40} of {category.name!r:.40}"
+            )
+            raise BundleError(f"{thing}.id", rule, place)
         if not 1 <= category.label < num_labels:
             raise BundleError(f"{thing}.label", f"must be in [1, {num_labels - 1}], got {category.label}", place)
         categories.append(category)

@@ -27,7 +27,9 @@ from torchvision.models.detection.mask_rcnn import (
 from maskrcnn import storage
 from maskrcnn.config import ModelConfig
 from maskrcnn.errors import BundleError, NotFoundError
-from maskrcnn.model.bundle import JSON_NAME, Category, check_fit, load_bundle, parse_safetensors, read_weights
+from maskrcnn.model.bundle import Category, load_bundle, read_weights
+from maskrcnn.model.bundle_files import JSON_NAME
+from maskrcnn.model.tensors import check_finite, check_fit, parse_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -252,6 +254,7 @@ def _fit(network: MaskRCNN, source: _Source, categories: Sequence[Category] | No
     if not chosen:
         rule = f"holds no tensor of this network; its first is {next(iter(found), 'none')}"
         raise BundleError(f"--weights {source.name}", rule, remedy="start at random with --weights none")
+    check_finite(chosen, source.name)
     network.load_state_dict(chosen, strict=False)
     left_out += [name for name in _without_counters(found) if name not in chosen and name not in replaced]
     untouched = [name for name in _without_counters(expected) if name not in chosen and name not in replaced]

@@ -23,7 +23,7 @@ from torch import Tensor
 from maskrcnn import storage
 from maskrcnn.config import config_from_dict
 from maskrcnn.errors import BundleError, NotFoundError, OutputError
-from maskrcnn.model.bundle import check_fit, parse_safetensors
+from maskrcnn.model.tensors import check_fit, parse_safetensors
 from maskrcnn.redaction import redact_values
 from maskrcnn.training.step import Learner
 

@@ -11,6 +11,7 @@ OUTPUT/checkpoints/      the newest ones, and the best
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -21,7 +22,8 @@ from maskrcnn import cluster, storage
 from maskrcnn.coco.annotations import CocoDataset, load_coco
 from maskrcnn.coco.categories import CategoryMap
 from maskrcnn.errors import AccessError, InputError, NotFoundError, OutputError
-from maskrcnn.model.bundle import JSON_NAME, Category
+from maskrcnn.model.bundle import Category
+from maskrcnn.model.bundle_files import JSON_NAME
 from maskrcnn.model.network import build_network
 from maskrcnn.model.weights import load_weights
 from maskrcnn.redaction import redact_values
@@ -33,7 +35,7 @@ from maskrcnn.training.banner import describe_training
 from maskrcnn.training.bundles import BUNDLE, LAST_BUNDLE
 from maskrcnn.training.checkpoint import TrainState
 from maskrcnn.training.group import WorkerGroup, size_group
-from maskrcnn.training.preflight import check_categories, check_images, check_trainable
+from maskrcnn.training.preflight import check_categories, check_images, check_trainable, digest_samples
 from maskrcnn.training.recipe import TrainConfig
 from maskrcnn.training.samples import CocoSamples
 from maskrcnn.training.settings import RunSettings
@@ -71,17 +73,23 @@ class TrainingJob:
         self._arguments, self._on_losses = arguments, on_losses
         self._output_uri = storage.normalise(arguments.output)
         self._bundle_uri = storage.join(self._output_uri, BUNDLE)
-        self._begun_with = self._read_begun()
+        begun = self._read_begun()
         self._train = _load("--annotations", arguments.annotations, load_coco)
         samples = CocoSamples(self._train, arguments.images, arguments.preprocess, AugmentConfig())
         self._counts = samples.counts
-        check_trainable(self._counts, arguments.annotations)
+        check_trainable(self._counts, self._train.categories, arguments.annotations)
         check_images(self._train, arguments.images, "--images")
         self._val_images = arguments.val_images or arguments.images
         self._val = self._load_val()
-        self._num_learnt = len(samples.learnt_indices(arguments.negatives))
+        learnt = samples.learnt_indices(arguments.negatives)
+        self._num_learnt = len(learnt)
+        self._samples_sha256 = digest_samples(self._train, learnt)
+        # Trainings that were begun by older versions hold none.
+        if begun.get("samples_sha256", self._samples_sha256) != self._samples_sha256:
+            rule = "must hold the images, annotations and categories that the training was begun with, and does not"
+            raise InputError("--annotations", rule, arguments.annotations, "give that file, or a new --output")
         # The global batch is the one that the training was begun with, whatever number of workers goes on.
-        begun_workers = self._begun_with.get("num_workers", arguments.num_workers)
+        begun_workers = begun.get("arguments", {}).get("num_workers", arguments.num_workers)
         self._config: TrainConfig = replace(arguments, num_workers=begun_workers).train_config(self._num_learnt)
 
     def run(self, announce: Callable[[str], None] = lambda text: None) -> TrainReport:
@@ -121,13 +129,13 @@ class TrainingJob:
         if not is_begun:
             return {}
         try:
-            begun_with = json.loads(storage.read_bytes(uri))["arguments"]
-            if not isinstance(begun_with, dict):
+            begun: dict[str, Any] = json.loads(storage.read_bytes(uri))
+            if not isinstance(begun["arguments"], dict):
                 raise TypeError("its arguments are no object")
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(TRAINING_NAME, f"must be as it was written: {error}", uri) from None
-        refuse_changes(self._arguments, begun_with, self._output_uri)
-        return begun_with
+        refuse_changes(self._arguments, begun["arguments"], self._output_uri)
+        return begun
 
     def _load_val(self) -> CocoDataset | None:
         if self._arguments.val_annotations is None:
@@ -166,7 +174,12 @@ class TrainingJob:
         model = arguments.model(len(self._train.categories))
         network = build_network(model, arguments.preprocess, arguments.thresholds)
         report = load_weights(network, arguments.weights, model, label_table(self._train.categories))
-        document = {"format_version": 1, "arguments": arguments_to_json(arguments), "weights": str(report)}
+        document = {
+            "format_version": 1,
+            "arguments": arguments_to_json(arguments),
+            "samples_sha256": self._samples_sha256,
+            "weights": str(report),
+        }
         body = (json.dumps(redact_values(document), indent=2) + "\n").encode()
         answer = storage.put_if_absent(storage.join(self._output_uri, TRAINING_NAME), body)
         if answer == PutAnswer.EXISTS and not self._arguments.resume:
@@ -180,6 +193,7 @@ class TrainingJob:
         loader_workers = arguments.loader_workers
         return RunSettings(
             output_uri=self._output_uri,
+            run_id=uuid.uuid4().hex,
             images_uri=storage.normalise(arguments.images),
             val_images_uri=storage.normalise(self._val_images),
             model=arguments.model(len(self._train.categories)),

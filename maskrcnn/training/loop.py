@@ -14,6 +14,7 @@ from maskrcnn import storage
 from maskrcnn.errors import InputError, NonFiniteError
 from maskrcnn.log_lines import LogStyle, set_up_logs
 from maskrcnn.redacted_output import redacted_errors
+from maskrcnn.training.image_cache import ImageCache
 from maskrcnn.training.settings import Place, RunSettings
 from maskrcnn.training.worker import WorkerRun
 
@@ -48,6 +49,7 @@ def _train(settings: LoopSettings) -> None:
     """Train; what is done once in a while stands before the step, and the loop comes round once after the last one."""
     failure = ray.get(settings.board.failure.remote())
     if failure is not None:  # what another attempt will not mend
+        _remove_cache(settings.run)
         raise failure
     try:
         run = _build_run(settings)
@@ -61,8 +63,14 @@ def _train(settings: LoopSettings) -> None:
         state = run.finish()
     except (InputError, NonFiniteError) as error:
         ray.get(settings.board.fail.remote(error))
+        _remove_cache(settings.run)
         raise
     ray.get(settings.board.finish.remote(state))
+
+
+def _remove_cache(run: RunSettings) -> None:
+    """Free this machine's disk, at the end of a training that failed for good."""
+    ImageCache(run.output_uri, run.run_id, max_bytes=0).remove()
 
 
 def _build_run(settings: LoopSettings) -> WorkerRun:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+
 from maskrcnn import storage
 from maskrcnn.coco.annotations import CocoDataset
 from maskrcnn.coco.categories import CategoryMap
 from maskrcnn.coco.file_names import safe_join
-from maskrcnn.errors import InputError
+from maskrcnn.errors import AnnotationError, InputError
 from maskrcnn.training.counts import DatasetCounts
 
 MAX_NAMED = 100
@@ -34,16 +40,47 @@ def _first_difference(train: CategoryMap, val: CategoryMap) -> str:
     return ""
 
 
-def check_trainable(counts: DatasetCounts, place: str) -> None:
-    """Refuse a set without a single instance to learn from.
+def check_trainable(counts: DatasetCounts, categories: CategoryMap, place: str) -> None:
+    """Refuse a set without a single instance to learn from, or whose categories a bundle could not tell apart.
 
     Raises:
         InputError: saying what it has instead.
     """
+    _check_names_differ(categories, place)
     if not sum(counts.instances_by_category.values()):
         left_out = ", ".join(f"{number} with {reason}" for reason, number in counts.left_out.items())
         rule = f"must hold an instance with a mask; it has {counts.num_images} images, {counts.num_crowds} crowds"
         raise InputError("--annotations", rule + (f", {left_out}" if left_out else ""), place)
+
+
+def _check_names_differ(categories: CategoryMap, place: str) -> None:
+    first_ids: dict[str, int] = {}
+    for category_id, name in zip(categories.ids, categories.names, strict=True):
+        if name in first_ids:
+            rule = f"must differ in name, and are both {name!r}"
+            remedy = "rename one, or give the annotations of both one category"
+            raise AnnotationError(f"categories {first_ids[name]} and {category_id}", rule, place, remedy)
+        first_ids[name] = category_id
+
+
+def digest_samples(dataset: CocoDataset, learnt_indices: NDArray[np.int64]) -> str:
+    """Give the SHA-256 of what decides the order and the meaning of the samples; masks may be mended in between.
+
+    Args:
+        dataset: what is learnt.
+        learnt_indices: the images that are learnt from.
+    """
+    categories = json.dumps([dataset.categories.ids, dataset.categories.names]).encode()
+    names = dataset.file_names.encoded
+    columns: list[NDArray[np.int64] | NDArray[np.uint8]] = [
+        *(dataset.image_ids, dataset.heights, dataset.widths, names.offsets, names.content),
+        *(dataset.annotation_ids, dataset.image_indices, dataset.category_ids, learnt_indices),
+    ]
+    digest = hashlib.sha256(categories)
+    for column in columns:
+        digest.update(f" {len(column)} ".encode())
+        digest.update(column.tobytes())
+    return digest.hexdigest()
 
 
 def check_images(dataset: CocoDataset, images_uri: str, flag: str) -> None:

@@ -21,6 +21,8 @@ class RunSettings:
     """What every worker is told."""
 
     output_uri: str
+    run_id: str
+    """Of this start of the driver, whatever number of workers it replaces."""
     images_uri: str
     val_images_uri: str
     model: ModelConfig

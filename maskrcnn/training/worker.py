@@ -46,7 +46,7 @@ class WorkerRun:
             raise InputError("--norm sync", rule, remedy="take another --num-workers or --batch-size")
         self._group = dist.group.WORLD if place.world_size > 1 else None
         self._object_group: Any = dist.new_group(backend="gloo") if self._group is not None else None
-        self._cache = ImageCache(settings.output_uri, settings.cache_bytes)
+        self._cache = ImageCache(settings.output_uri, settings.run_id, settings.cache_bytes)
         self._samples = CocoSamples(
             train,
             settings.images_uri,

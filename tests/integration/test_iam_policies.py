@@ -32,7 +32,11 @@ PREFIXES = {
     "REPORT_PREFIX": "out/report",
 }
 
-DELETABLE = {"training": "OUTPUT_PREFIX/checkpoints", "reporting": "REPORT_PREFIX"}
+DELETABLE = {
+    "training": ["OUTPUT_PREFIX/checkpoints/*", "OUTPUT_PREFIX/bundle*/model.next.safetensors"],
+    "reporting": ["REPORT_PREFIX/*"],
+}
+OBJECTS = re.compile(r"arn:aws:s3:::\w+_BUCKET/\w+_PREFIX/(\*|checkpoints/\*|bundle\*/model\.next\.safetensors)")
 
 
 @dataclass(frozen=True)
@@ -206,9 +210,11 @@ def test_the_training_policy_deletes_and_writes_nothing_else(account: Account, m
     output, environment = f"s3://{account.bucket}/out/run", account.user("training")
     be(monkeypatch, environment)
     s3 = account.client("s3", environment)
-    for name in ("checkpoints/step-00000009/state.json", "training.json", "metrics.jsonl", "bundle/model.json"):
+    deletable = ("checkpoints/step-00000009/state.json", "bundle-last/model.next.safetensors")
+    for name in (*deletable, "training.json", "metrics.jsonl", "bundle/model.json"):
         storage.put(f"{output}/{name}", b"{}")
-    s3.delete_object(Bucket=account.bucket, Key="out/run/checkpoints/step-00000009/state.json")
+    for name in deletable:
+        s3.delete_object(Bucket=account.bucket, Key=f"out/run/{name}")
     for name in ("training.json", "metrics.jsonl", "bundle/model.json"):
         with pytest.raises(s3.exceptions.ClientError, match="AccessDenied"):
             s3.delete_object(Bucket=account.bucket, Key=f"out/run/{name}")
@@ -252,12 +258,11 @@ def test_every_statement_is_bound_to_its_bucket_and_prefix(path: Path) -> None:
         resources = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
         assert statement["Effect"] == "Allow"
         assert not any("*" in action for action in actions)
-        on_objects = [re.fullmatch(r"arn:aws:s3:::\w+_BUCKET/\w+_PREFIX/(checkpoints/)?\*", each) for each in resources]
+        on_objects = [OBJECTS.fullmatch(each) for each in resources]
         on_buckets = [re.fullmatch(r"arn:aws:s3:::\w+_BUCKET", each) for each in resources]
         assert all(on_objects) or all(on_buckets)
         if "s3:ListBucket" in actions:  # the server of the other tests ignores conditions
             prefixes = statement["Condition"]["StringLikeIfExists"]["s3:prefix"]
             assert all(re.fullmatch(r"\w+_PREFIX(/\*)?", prefix) for prefix in prefixes)
         if any("Delete" in action for action in actions):
-            [deletable] = resources
-            assert deletable == f"arn:aws:s3:::OUTPUT_BUCKET/{DELETABLE[path.stem]}/*"
+            assert resources == [f"arn:aws:s3:::OUTPUT_BUCKET/{each}" for each in DELETABLE[path.stem]]

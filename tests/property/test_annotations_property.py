@@ -22,6 +22,7 @@ UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
 
 ROOT = "/nowhere/images"
 IDS = st.integers(-(2**63), 2**63 - 1)
+CATEGORY_IDS = st.integers(-(2**31), 2**31 - 1)
 COORDINATES = st.floats(-50, 150, allow_nan=False)
 POLYGON = st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=6).map(
     lambda points: [number for point in points for number in point]
@@ -36,7 +37,7 @@ JSON = st.recursive(
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     image_ids = draw(st.lists(IDS, min_size=1, max_size=5, unique=True))
-    category_ids = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
+    category_ids = draw(st.lists(CATEGORY_IDS, min_size=1, max_size=4, unique=True))
     annotation_ids = draw(st.lists(IDS, max_size=12, unique=True))
     names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
     return {

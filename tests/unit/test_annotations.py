@@ -149,6 +149,12 @@ def test_a_file_without_annotations_is_a_dataset(document: dict[str, Any]) -> No
         (("images", 0, "height"), None, "image 900 height must be a whole number of 1 or more, got None"),
         (("images", 0, "file_name"), None, "image 900 file_name must be a text, got None"),
         (("categories", 1, "id"), 90, "category id 90 must be unique among categories"),
+        (
+            ("categories", 1, "id"),
+            2**31,
+            "categories[1] id must be a whole number in [-2147483648, 2147483647], got 21",
+        ),
+        (("categories", 1, "id"), -(2**31) - 1, "categories[1] id must be a whole number in [-2147483648, 2147483647]"),
         (("categories", 1, "name"), "", "category 3 name must be a text, got ''"),
         (("annotations", 0, "id"), 6, "annotation id 6 must be unique among annotations"),
         (("annotations", 0, "image_id"), 1, "annotation 5 image_id must be the id of one of the images, got 1"),

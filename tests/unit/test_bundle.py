@@ -166,6 +166,14 @@ def with_value(value: Any, *path: str | int) -> Callable[[dict[str, Any]], None]
         (with_value({}, "categories"), r"categories must be of type list"),
         (with_value([7], "categories"), r"categories\[0\] must be an object"),
         (with_value(4, "categories", 0, "label"), r"categories\[0\]\.label must be in \[1, 3\], got 4"),
+        (
+            with_value(2**31, "categories", 0, "id"),
+            r"categories\[0\]\.id must be in \[-2147.*, got 2147483648 of 'tin'",
+        ),
+        (
+            with_value(-(2**31) - 1, "categories", 1, "id"),
+            r"categories\[1\]\.id must be in .* got -2147483649 of 'gap'",
+        ),
         (with_value(3, "categories", 0, "label"), "categories: label must be unique, got 3 twice"),
         (with_value(90, "categories", 0, "id"), "categories: id must be unique, got 90 twice"),
         (with_value("gap", "categories", 0, "name"), "categories: name must be unique, got 'gap' twice"),
@@ -210,13 +218,43 @@ def test_tensors_of_another_network_are_refused(
         load_network(str(folder))
 
 
+def test_a_bundle_that_is_just_being_replaced_loads(folder: Path, saved: Path) -> None:
+    (folder / "model.next.safetensors").hardlink_to(saved / "model.safetensors")
+    replace(folder / "model.safetensors", b"of the bundle before")
+    assert load_network(str(folder)).transform.min_size == (64,)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_refused(folder: Path, network: MaskRCNN, value: float) -> None:
+    tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    tensors["roi_heads.box_predictor.cls_score.weight"][1, 5] = value
+    replace_weights(folder, safetensors.torch.save(tensors))
+    with pytest.raises(
+        BundleError, match=r"tensor roi_heads\.box_predictor\.cls_score\.weight must be finite"
+    ) as caught:
+        load_network(str(folder))
+    assert str(folder) in str(caught.value)
+
+
 def test_weights_cut_off_under_a_sha256_to_match_are_refused(folder: Path) -> None:
     replace_weights(folder, (folder / "model.safetensors").read_bytes()[:1000])
     with pytest.raises(BundleError, match="must be a whole safetensors file"):
         load_network(str(folder))
 
 
-def test_a_table_that_does_not_fit_the_network_is_not_written(tmp_path: Path, network: MaskRCNN) -> None:
-    with pytest.raises(BundleError, match=r"label must be in \[1, 3\], got 9"):
-        save(tmp_path / "bundle", network, categories=(Category(id=1, name="tin", label=9),))
+@pytest.mark.parametrize(
+    ("category", "message"),
+    [
+        (Category(id=1, name="tin", label=9), r"label must be in \[1, 3\], got 9"),
+        (
+            Category(id=2**31, name="tin", label=1),
+            r"id must be in \[-2147483648, 2147483647\], got 2147483648 of 'tin'",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_not_written(
+    tmp_path: Path, network: MaskRCNN, category: Category, message: str
+) -> None:
+    with pytest.raises(BundleError, match=message):
+        save(tmp_path / "bundle", network, categories=(category,))
     assert not (tmp_path / "bundle").exists()

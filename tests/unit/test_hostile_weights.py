@@ -21,8 +21,9 @@ import torch
 
 from maskrcnn.config import ModelConfig, PreprocessConfig, ThresholdConfig
 from maskrcnn.errors import BundleError
-from maskrcnn.model.bundle import MAX_JSON_BYTES, Category, load_bundle, load_network, parse_safetensors, save_bundle
+from maskrcnn.model.bundle import MAX_JSON_BYTES, Category, load_bundle, load_network, save_bundle
 from maskrcnn.model.network import build_network
+from maskrcnn.model.tensors import check_finite, parse_safetensors
 from maskrcnn.model.weights import load_weights
 
 MODEL = ModelConfig(backbone="resnet18", num_labels=2)
@@ -106,6 +107,24 @@ def test_tensors_without_plain_values_are_refused(tensor: torch.Tensor, tmp_path
     torch.save({"conv1.weight": tensor}, tmp_path / "weights.pth")
     with pytest.raises(BundleError, match="weights must"):
         load_weights(small_network(), str(tmp_path / "weights.pth"), MODEL)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_one_value_that_is_not_finite_is_found(dtype: torch.dtype, value: float) -> None:
+    tensor = torch.linspace(-2, 2, 60).reshape(3, 20).to(dtype)
+    sound = {"whole": torch.tensor(7), "empty": torch.zeros(0), "one": torch.tensor(1.5), "a": tensor}
+    check_finite(sound, "place")
+    for index in range(0, 60, 7):
+        spoilt = tensor.to(torch.float32, copy=True)
+        spoilt.view(-1)[index] = value
+        with pytest.raises(BundleError, match="^tensor b must be finite, and holds NaN or infinity, in place; "):
+            check_finite({**sound, "b": spoilt.to(dtype)}, "place")
+
+
+def test_a_value_that_is_too_large_for_the_network_is_not_finite() -> None:
+    with pytest.raises(BundleError, match="^tensor b must be finite"):
+        check_finite({"b": torch.tensor([1e300], dtype=torch.float64)}, "place")
 
 
 def lying_headers() -> dict[str, bytes]:

@@ -114,6 +114,11 @@ def test_a_name_that_leaves_the_folder_is_refused(kind: str, tmp_path: Path, nam
     assert repr(name) in str(caught.value)
 
 
+def check_training_set(coco: CocoDataset) -> None:
+    samples = CocoSamples(coco, "in", PreprocessConfig(), AugmentConfig())
+    check_trainable(samples.counts, coco.categories, "place")
+
+
 @pytest.mark.parametrize(
     ("annotations", "told"),
     [
@@ -130,15 +135,26 @@ def test_a_name_that_leaves_the_folder_is_refused(kind: str, tmp_path: Path, nam
     ],
 )
 def test_a_set_without_an_instance_is_refused(annotations: list[dict[str, Any]], told: str) -> None:
-    samples = CocoSamples(dataset(annotations=annotations), "in", PreprocessConfig(), AugmentConfig())
     with pytest.raises(InputError) as caught:
-        check_trainable(samples.counts, "place")
+        check_training_set(dataset(annotations=annotations))
     assert str(caught.value) == f"--annotations must hold an instance with a mask; {told}"
 
 
 def test_one_instance_is_enough() -> None:
-    samples = CocoSamples(dataset(annotations=[{}, WHOLE]), "in", PreprocessConfig(), AugmentConfig())
-    check_trainable(samples.counts, "place")
+    check_training_set(dataset(annotations=[{}, WHOLE]))
+
+
+def test_two_categories_of_one_name_are_refused_before_they_are_learnt() -> None:
+    with pytest.raises(AnnotationError) as caught:
+        check_training_set(dataset(categories={2: "box", 5: "can", 9: "box"}))
+    assert str(caught.value) == (
+        "categories 2 and 9 must differ in name, and are both 'box', in place; "
+        "rename one, or give the annotations of both one category"
+    )
+
+
+def test_names_that_differ_in_case_only_are_two_categories() -> None:
+    check_training_set(dataset(categories={2: "box", 5: "Box"}))
 
 
 @pytest.mark.parametrize("lacking", ["segmentation", "bbox", "area"])

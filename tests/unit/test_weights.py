@@ -135,6 +135,23 @@ def test_another_network_is_refused(tmp_path: Path, other: ModelConfig, message:
     assert_holds(network, before)
 
 
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, suffix: str) -> None:
+    source = copied(build(seed=1))
+    source["backbone.body.layer1.0.conv1.weight"][0, 0] = float("nan")
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "pth":
+        torch.save(source, path)
+    else:
+        safetensors.torch.save_file(source, path)
+    network = build()
+    before = copied(network)
+    with pytest.raises(BundleError, match=r"tensor backbone\.body\.layer1\.0\.conv1\.weight must be finite") as caught:
+        load_weights(network, str(path), SMALL)
+    assert str(path) in str(caught.value)
+    assert_holds(network, before)
+
+
 class Hostile:
     """Runs a command where it is unpickled."""
 

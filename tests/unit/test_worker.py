@@ -51,7 +51,7 @@ class Trial:
             learning_rate=1e-5, max_steps=4, batch_size=GLOBAL_BATCH, momentum=0.0, warmup_steps=0, decay="constant",
         )  # fmt: skip
         settings = RunSettings(
-            output_uri=str(self.output), images_uri=str(self.folder / "set" / "images"),
+            output_uri=str(self.output), run_id="run", images_uri=str(self.folder / "set" / "images"),
             val_images_uri=str(self.folder / "set" / "images"), model=arguments.model(len(self.coco.categories)),
             preprocess=arguments.preprocess, thresholds=arguments.thresholds,
             config=arguments.train_config(NUM_IMAGES), categories=label_table(self.coco.categories), provenance={},

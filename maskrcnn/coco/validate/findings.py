@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from maskrcnn.coco.ids import MAX_CATEGORY_ID, MIN_CATEGORY_ID
+
 Severity = Literal["error", "warning"]
 Subject = Literal["file", "image", "annotation", "category"]
 
@@ -32,6 +34,7 @@ ERRORS: dict[str, str] = {
     "duplicate_image_id": "image ids must be unique",
     "duplicate_annotation_id": "annotation ids must be unique",
     "duplicate_category_id": "category ids must be unique",
+    "category_id_value": f"category ids must be at most {MAX_CATEGORY_ID}, and not below {MIN_CATEGORY_ID}",
     "orphan_image_id": "image_id must be the id of one of the images",
     "orphan_category_id": "category_id must be the id of one of the categories",
     "categories_differ": "training and validation must have the same categories",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskrcnn.coco.file_names import check_file_name
+from maskrcnn.coco.ids import MAX_CATEGORY_ID, MIN_CATEGORY_ID
 from maskrcnn.coco.records import flatten_lists, int64s
 from maskrcnn.coco.runs import MAX_MASK_PIXELS
 from maskrcnn.coco.validate.comparisons import find_odd_areas
@@ -188,6 +189,9 @@ class CategoryList(RowList):
 
     def _read(self, rows: list[dict[str, Any]]) -> None:
         self.names += self._texts(rows, "name")
+        ids = self._pieces["id"][-1]
+        for place in np.flatnonzero((ids < MIN_CATEGORY_ID) | (ids > MAX_CATEGORY_ID)).tolist():
+            self._report(place, "category_id_value", "id", int(ids[place]))
 
 
 class AnnotationList(RowList):
