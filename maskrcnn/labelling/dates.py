@@ -81,6 +81,7 @@ def iso_dates(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read 2026-11-22 and 20261122; anything else is null, as are days that no calendar has."""
     found = pc.extract_regex(texts, r"^(?P<year>\d{4})-?(?P<month>[01]\d)-?(?P<day>[0-3]\d)")
     dates = pc.binary_join_element_wise(*(pc.struct_field(found, [i]) for i in range(3)), "-")
+    days = dates.unique()
     # A 30th of February is read as the 2nd of March.
-    days = pc.strftime(pc.strptime(dates, format=_ISO, unit="s", error_is_null=True), format=_ISO)
-    return pc.if_else(pc.equal(days, dates), dates, None)
+    read = pc.strftime(pc.strptime(days, format=_ISO, unit="s", error_is_null=True), format=_ISO)
+    return pc.if_else(pc.is_in(dates, value_set=days.filter(pc.equal(read, days))), dates, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from maskrcnn import storage
+from maskrcnn import read_predictions, storage
+from maskrcnn.config import LabelConfig
 from maskrcnn.errors import (
     AccessError,
     InputError,
@@ -22,6 +25,7 @@ from maskrcnn.errors import (
     UnavailableError,
 )
 from maskrcnn.labelling import versions
+from maskrcnn.labelling.job import LabellingJob, label_images
 from maskrcnn.labelling.listing import list_manifest
 from maskrcnn.labelling.plan import NO_DATE
 from maskrcnn.storage import ObjectMeta
@@ -162,3 +166,34 @@ def test_a_store_that_is_away_still_ends_a_listing(
     monkeypatch.setattr(storage, "stat", stat)
     with pytest.raises((StorageError, InputError), match="gone fishing"):
         list_uris(["s3://bucket/a.jpg", "s3://bucket/b.jpg"])
+
+
+def test_a_job_has_a_row_for_every_image_that_a_server_gives_or_refuses(
+    server: Server, tiny_bundle: str, local_ray: None, tmp_path: Path
+) -> None:
+    with io.BytesIO() as file:
+        Image.new("RGB", (40, 30), "red").save(file, "PNG")
+        body = file.getvalue()
+    names = ("plain", "streamed", "refused", "missing")
+    for name in names:
+        server.bodies[f"/{name}.png"] = body
+    server.headers["/plain.png"] = {"Last-Modified": SUNDAY}
+    server.without_length.add("/streamed.png")
+    for name, status in (("refused", 403), ("missing", 404)):
+        server.statuses[f"HEAD /{name}.png"] = server.statuses[f"GET /{name}.png"] = [status]
+    pq.write_table(pa.table({"image_uri": [f"{server.root}/{name}.png" for name in names]}), tmp_path / "m.parquet")
+    config = LabelConfig(
+        tiny_bundle, str(tmp_path / "m.parquet"), str(tmp_path / "out"), num_actors=(1, 1), date_from="last-modified"
+    )
+    assert label_images(config).is_reconciled
+    rows = {row["image_uri"].rsplit("/", 1)[1]: row for row in read_predictions(config.output_uri).to_pylist()}
+    assert {name: (row["status"], row["error_kind"], row["width"]) for name, row in rows.items()} == {
+        "plain.png": ("ok", None, 40),
+        "streamed.png": ("ok", None, 40),
+        "refused.png": ("error", "unavailable", None),
+        "missing.png": ("error", "not_found", None),
+    }
+    assert "403" in rows["refused.png"]["error_message"]
+    assert len(read_predictions(config.output_uri, dates=["2026-11-22"])) == 1
+    # The next night: only the refused image, whose refusal may pass, is tried again.
+    assert LabellingJob(config).dry_run().num_to_plan == 1
