@@ -93,7 +93,7 @@ class LabellingJob:
         self._tally = Tally()
         self._pool: Pool | None = None
         self._forecast: Forecast | None = None
-        self._meters = RunMeters()
+        self._meters = RunMeters(self._output.uri, is_sample=config.sample is not None)
 
     def dry_run(self) -> DryRun:
         """Say what would be done; reads the plans, writes nothing."""
