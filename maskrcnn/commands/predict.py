@@ -16,8 +16,7 @@ from maskrcnn.log_lines import log_style
 from maskrcnn.progress import clock
 
 if TYPE_CHECKING:
-    from maskrcnn.labelling.job import RunReport
-    from maskrcnn.labelling.record import DryRun
+    from maskrcnn.labelling.record import DryRun, RunReport
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import tyro
 from maskrcnn.commands.command_line import DONE, NOT_AS_IT_SHOULD_BE, run_command
 from maskrcnn.counting import page as counting
 from maskrcnn.counting.page import CountsReport
+from maskrcnn.counting.words import describe_counts
 from maskrcnn.errors import InputError
 from maskrcnn.progress import ProgressOf
 from maskrcnn.report.job import Report, write_report
@@ -46,9 +47,11 @@ class ReportArguments:
     """Count by this too: a column of the table, or a regular expression over the image's URI with named groups, as
     '/(?P<store>[^/]+)/(?P<camera>[^/]+)/[^/]+$'; may be given several times. A page, counts.parquet, counts.json."""
     night: str | None = None
-    """Of --by: the date that is judged by the seven before it; default: the newest."""
+    """Of --by: the date that is judged by the seven before it, and must be there; default: the newest that is not
+    in the future."""
     fail_on_drift: bool = False
-    """Of --by: exit code 1 where counts drift from what is usual, a group is gone or dark, or nothing is judged."""
+    """Of --by: exit code 1 where counts drift from what is usual, a group is gone, dark (every image failed) or sparse
+    (few images, or most of them failed), or nothing is judged."""
 
     def to_config(self) -> ReportConfig:
         """Check the values."""
@@ -79,7 +82,7 @@ def report(arguments: ReportArguments) -> int:
 
     written = write_report(arguments.to_config(), ProgressOf("drawing"), write_more)
     if counts is not None:
-        print(counting.describe_counts(counts))
+        print(describe_counts(counts))
     print(describe_report(written))
     return judge_counts(counts) if counts is not None and arguments.fail_on_drift else DONE
 

@@ -59,6 +59,12 @@ class Counts:
         """Give the nights that the table knows, in order."""
         return sorted({date for date, _ in self.cells if date is not None})
 
+    @property
+    def num_undated(self) -> int:
+        """Count the images that are in no night, where there are nights."""
+        is_undated = np.array([date is None for date, _ in self.cells], np.bool_)
+        return int((self.num_images + self.num_failed)[is_undated].sum()) if self.dates else 0
+
     def to_table(self) -> pa.Table:
         """Give one row a night, group and category: of every category that occurs anywhere, so that 0 is a row too.
 

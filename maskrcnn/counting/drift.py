@@ -1,72 +1,36 @@
-"""One night against those before it: which groups' counts have changed by more than chance and habit. Pure arithmetic.
+"""One night against those before it: which groups' counts have changed by more than chance and habit, which are gone.
 
-Each group and category has a rate a night, its instances per image. Usual is the median of the nights before; the
-spread is their median absolute deviation, which one bad night does not move, and never less than the noise of counting:
-a mean of n images that each hold m things on average varies by sqrt(m / n) if the things come independently.
-
-Source: Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993), for the modified z-score and its bound of 3.5.
+Pure arithmetic. Each group and category has a trend (``trends.py``). The more of them are judged, the further one must
+lie from the nights before: the chance of a false alarm is the night's, not each one's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from maskrcnn.config import check
 from maskrcnn.counting.counts import Counts
+from maskrcnn.counting.trends import DriftRule, Trend, follow_group
 from maskrcnn.labelling.groups import Group
 
-MAD_TO_SIGMA = 1.4826
-"""For a normal distribution."""
+MOST_SHARE = 0.5
+"""Of its usual images: a group that has more is not sparse."""
 
 
 @dataclass(frozen=True)
-class DriftRule:
-    """What counts as drift."""
-
-    num_nights: int = 7
-    """Before the night, at most."""
-    min_nights: int = 3
-    """With images of the group; fewer tell nothing."""
-    min_images: int = 5
-    """Of the group in the night; fewer tell nothing."""
-    min_z: float = 3.5
-    """In spreads, either way."""
-    min_change: float = 0.2
-    """As a share of the usual rate, either way: large groups also notice what does not matter."""
-
-    def __post_init__(self) -> None:
-        check(self.num_nights >= self.min_nights >= 1, "num_nights", self.num_nights, "at least min_nights, from 1")
-        check(self.min_images >= 1, "min_images", self.min_images, "1 or more")
-        check(self.min_z > 0 and self.min_change >= 0, "min_z, min_change", (self.min_z, self.min_change), "positive")
-
-
-@dataclass(frozen=True)
-class Trend:
-    """A group's rate of one category, or of all together, over some nights."""
+class SparseGroup:
+    """A group of which too little was labelled to be judged, or less than failed."""
 
     group: Group
-    category: str | None
-    """None for all together."""
-    rates: tuple[float | None, ...]
-    """Instances per image, a night each, the judged one last; None where there were no images."""
     num_images: int
-    """In the judged night; so for the next."""
+    """Labelled in the night."""
     num_failed: int
-    usual: float | None
-    """None where there are too few nights before; so for the next two."""
-    z: float | None
-    change: float | None
-    """As a share of the usual rate; None too where that is 0."""
-    is_judged: bool
-    is_drift: bool
-
-    @property
-    def rate(self) -> float | None:
-        """Give the judged night's."""
-        return self.rates[-1]
+    usual_images: float
+    """Labelled in the median of the nights before that had any of its images; 0 where there are none."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +46,20 @@ class Drift:
     """That changed, of groups and categories; the largest z first."""
     num_judged: int
     """Groups and categories."""
+    min_z: float
+    """From which one drifts: the rule's, or more, since many are judged."""
     new_groups: list[Group]
     """With images in the night, and in none before."""
     vanished_groups: list[Group]
-    """With images in a night before and none in this one, not even failed ones."""
+    """With images in most nights before, a week ago too, and none in this one, not even failed ones."""
     dark_groups: list[Group]
     """With labelled images in a night before and none in this one: all failed, or the group has vanished."""
+    sparse_groups: list[SparseGroup]
+    """Not dark, with fewer images than can be judged and than half of what is usual, or most of them failed."""
+    unjudged_groups: list[Group]
+    """Of all in these nights: with too few nights before, or too few labelled images in this one."""
+    future_nights: tuple[str, ...]
+    """Left out: nobody can have taken a photo then."""
 
     @property
     def is_judged(self) -> bool:
@@ -100,42 +72,81 @@ class Drift:
         return len(self.drifting) / self.num_judged if self.num_judged else 0.0
 
 
-def find_drift(counts: Counts, rule: DriftRule, night: str | None = None) -> Drift:
+def find_drift(counts: Counts, rule: DriftRule, night: str | None = None, today: date | None = None) -> Drift:
     """Judge a night.
 
     Args:
         counts: of nights.
         rule: what is drift.
         night: which one; None: the newest.
+        today: by UTC; nights later than the day after it, which has begun somewhere, are left out. None: none is.
     """
-    dates = counts.dates
+    last = None if today is None else (today + timedelta(days=1)).isoformat()
+    future = tuple(one for one in counts.dates if last is not None and one > last and one != night)
+    dates = [one for one in counts.dates if one not in future]
     chosen = (dates[-1] if dates else None) if night is None else night
-    before = tuple(date for date in dates if chosen is not None and date < chosen)[-rule.num_nights :]
+    before = tuple(one for one in dates if chosen is not None and one < chosen)[-rule.num_nights :]
     nights: list[str | None] = [*before, chosen]
-    groups = sorted({group for date, group in counts.cells if date in nights}, key=repr)
+    groups = sorted({group for one, group in counts.cells if one in nights}, key=repr)
     num_images, num_failed, instances = _by_night(counts, nights, groups)
-    rates = np.divide(
-        instances, num_images[..., None], out=np.full(instances.shape, np.nan), where=num_images[..., None] > 0
-    )
-    num_before = (num_images[:-1] > 0).sum(axis=0)
+    names = [None, *counts.categories.values()]
     trends = [
-        _judge(group, name, rates[:, g, c], int(num_images[-1, g]), int(num_failed[-1, g]), int(num_before[g]), rule)
+        trend
         for g, group in enumerate(groups)
-        for c, name in enumerate([None, *counts.categories.values()])
+        for trend in follow_group(group, names, num_images[:, g], int(num_failed[-1, g]), instances[:, g], rule)
     ]
+    num_judged = sum(one.is_judged for one in trends)
+    min_z = max(rule.min_z, NormalDist().inv_cdf(1 - rule.false_alarms / 2 / max(num_judged, 1)))
+    trends = [replace(one, is_drift=one.exceeds(min_z, rule.min_change)) for one in trends]
+    totals = sorted((one for one in trends if one.category is None), key=_by_size)
     is_there = num_images + num_failed > 0
-    was_there = is_there[:-1].any(axis=0)
-    is_dark = (num_before > 0) & (num_images[-1] == 0)
+    is_new = is_there[-1] & ~is_there[:-1].any(axis=0) & bool(before)
+    has_vanished = _is_expected(is_there[:-1], before, chosen) & ~is_there[-1]
+    is_dark = (num_images[:-1] > 0).any(axis=0) & (num_images[-1] == 0) & (is_there[-1] | has_vanished)
+    unjudged = {one.group for one in totals if not one.is_judged}
     return Drift(
         chosen,
         before,
-        sorted((one for one in trends if one.category is None), key=_by_size),
+        totals,
         sorted((one for one in trends if one.is_drift), key=lambda one: -abs(one.z or 0)),
-        sum(one.is_judged for one in trends),
-        [group for group, is_new in zip(groups, ~was_there & is_there[-1] & bool(before), strict=True) if is_new],
-        [group for group, is_gone in zip(groups, was_there & ~is_there[-1], strict=True) if is_gone],
-        [group for group, is_one in zip(groups, is_dark, strict=True) if is_one],
+        num_judged,
+        min_z,
+        [groups[g] for g in np.flatnonzero(is_new)],
+        [groups[g] for g in np.flatnonzero(has_vanished)],
+        [groups[g] for g in np.flatnonzero(is_dark)],
+        [
+            sparse
+            for g in np.flatnonzero(is_there[-1] & ~is_dark)
+            if (sparse := _find_sparse(groups[g], num_images[:, g], num_failed[:, g], rule.min_images))
+        ],
+        [group for group in groups if group in unjudged],
+        future,
     )
+
+
+def _is_expected(was_there: NDArray[np.bool_], before: tuple[str, ...], night: str | None) -> NDArray[np.bool_]:
+    """Say of which groups there should be images: a store that closes on one day of the week has none then."""
+    is_expected: NDArray[np.bool_] = was_there.sum(axis=0) > len(before) / 2
+    week_ago = _week_before(night)
+    return is_expected & was_there[before.index(week_ago)] if week_ago in before else is_expected
+
+
+def _week_before(night: str | None) -> str | None:
+    try:
+        return None if night is None else (date.fromisoformat(night) - timedelta(weeks=1)).isoformat()
+    except ValueError:  # a date is what looks like one, 2026-02-31 too
+        return None
+
+
+def _find_sparse(
+    group: Group, num_images: NDArray[np.int64], num_failed: NDArray[np.int64], min_images: int
+) -> SparseGroup | None:
+    before = num_images[:-1][(num_images + num_failed)[:-1] > 0]
+    usual = float(np.median(before)) if len(before) else 0.0
+    now, failed = int(num_images[-1]), int(num_failed[-1])
+    is_short = now < min_images <= usual and now < MOST_SHARE * usual
+    has_mostly_failed = failed > now and failed + now >= min_images
+    return SparseGroup(group, now, failed, usual) if is_short or has_mostly_failed else None
 
 
 def _by_night(
@@ -154,41 +165,6 @@ def _by_night(
                 instances[n, g, 1:] = counts.sums[place, :, 0]
     instances[..., 0] = instances[..., 1:].sum(axis=-1)
     return num_images, num_failed, instances
-
-
-def _judge(
-    group: Group,
-    category: str | None,
-    rates: NDArray[np.float64],
-    num_images: int,
-    num_failed: int,
-    num_before: int,
-    rule: DriftRule,
-) -> Trend:
-    usual = z = change = None
-    past = rates[:-1][~np.isnan(rates[:-1])]
-    if num_before >= rule.min_nights:
-        usual = float(np.median(past))
-    if usual is not None and num_images:
-        mad = float(np.median(np.abs(past - usual)))
-        noise = float(np.sqrt(max(usual, 1 / num_images) / num_images))
-        z = (float(rates[-1]) - usual) / max(MAD_TO_SIGMA * mad, noise)
-        change = (float(rates[-1]) - usual) / usual if usual else None
-    is_judged = z is not None and num_images >= rule.min_images
-    matters = change is None or abs(change) >= rule.min_change
-    is_drift = is_judged and matters and abs(z or 0) >= rule.min_z
-    return Trend(
-        group,
-        category,
-        tuple(None if np.isnan(rate) else float(rate) for rate in rates),
-        num_images,
-        num_failed,
-        usual,
-        z,
-        change,
-        is_judged,
-        is_drift,
-    )
 
 
 def _by_size(trend: Trend) -> tuple[bool, float, str]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from PIL import Image
 
 from maskrcnn import storage
 from maskrcnn.counting.counts import COUNT_FIELDS, count_instances
-from maskrcnn.counting.drift import Drift, DriftRule, Trend, find_drift
+from maskrcnn.counting.drift import Drift, find_drift
 from maskrcnn.counting.shelves import EmptyShelf, find_empty_shelves
+from maskrcnn.counting.trends import DriftRule, Trend
 from maskrcnn.errors import InputError
 from maskrcnn.labelling.current import CurrentRows
 from maskrcnn.labelling.groups import Group, parse_grouping
-from maskrcnn.printable import printable
 from maskrcnn.report.photos import load_photo, locate
 from maskrcnn.report.pictures import to_jpeg
 from maskrcnn.report.site import Site
@@ -47,6 +48,8 @@ class CountsReport:
     num_images: int
     num_failed: int
     num_instances: int
+    num_undated: int
+    """Images without a date where others have one, labelled and failed: they are in no night."""
     drift: Drift
     num_empty_shelves: int
     empty_shelves: list[tuple[EmptyShelf, str]]
@@ -54,8 +57,9 @@ class CountsReport:
 
     @property
     def has_drift(self) -> bool:
-        """Say whether somebody should look: a group's counts have changed, or it is gone or dark."""
-        return bool(self.drift.drifting or self.drift.vanished_groups or self.drift.dark_groups)
+        """Say whether somebody should look: a group's counts have changed, or it is gone, dark or sparse."""
+        drift = self.drift
+        return bool(drift.drifting or drift.vanished_groups or drift.dark_groups or drift.sparse_groups)
 
     @property
     def failed_groups(self) -> list[Group]:
@@ -82,7 +86,7 @@ def count_nights(
         predictions_uri: the OUTPUT of a labelling job.
         by: columns of its table, and regular expressions over the URI with named groups; one named date tells nights
             apart, in place of the table's folders.
-        night: which date is judged by those before it; None: the newest.
+        night: which date is judged by those before it; None: the newest that is not in the future.
         rule: what counts as drift.
         on_progress: told the images read so far, and all there are.
 
@@ -98,7 +102,7 @@ def count_nights(
     if night is not None and night not in counts.dates:
         rule_of_night = f"must be one of {', '.join(counts.dates) or 'no date'}, got {night}"
         raise InputError("--night", rule_of_night, predictions_uri)
-    drift = find_drift(counts, rule or DriftRule(), night)
+    drift = find_drift(counts, rule or DriftRule(), night, datetime.now(UTC).date())
     shelves = find_empty_shelves(counts, drift.night, drift.nights_before)
     return CountsReport(
         predictions_uri,
@@ -107,6 +111,7 @@ def count_nights(
         int(counts.num_images.sum()),
         int(counts.num_failed.sum()),
         int(counts.sums[..., 0].sum()),
+        counts.num_undated,
         drift,
         len(shelves),
         _read_uris(rows, shelves[:MOST_SHELVES_LISTED]),
@@ -165,47 +170,37 @@ def to_json(report: CountsReport) -> dict[str, Any]:
             "num_judged": drift.num_judged,
             "num_vanished_groups": len(drift.vanished_groups),
             "num_dark_groups": len(drift.dark_groups),
+            "num_sparse_groups": len(drift.sparse_groups),
+            "num_unjudged_groups": len(drift.unjudged_groups),
             "num_empty_shelves": report.num_empty_shelves,
         },
-        "images": {"labelled": report.num_images, "failed": report.num_failed, "instances": report.num_instances},
+        "min_z": round(drift.min_z, 6),
+        "future_nights": list(drift.future_nights),
+        "images": {
+            "labelled": report.num_images,
+            "failed": report.num_failed,
+            "instances": report.num_instances,
+            "undated": report.num_undated,
+        },
         "drifting": [trend(one) for one in drift.drifting],
         "new_groups": [named(group) for group in drift.new_groups],
         "vanished_groups": [named(group) for group in drift.vanished_groups],
         "dark_groups": [named(group) for group in drift.dark_groups],
+        "sparse_groups": [
+            {
+                "group": named(one.group),
+                "num_images": one.num_images,
+                "num_failed": one.num_failed,
+                "usual_images": one.usual_images,
+            }
+            for one in drift.sparse_groups
+        ],
+        "unjudged_groups": [named(group) for group in drift.unjudged_groups],
         "empty_shelves": [
             {"image_uri": uri, "group": named(one.group), "count": one.count, "usual": one.usual}
             for one, uri in report.empty_shelves
         ],
     }
-
-
-def describe_counts(report: CountsReport, most_lines: int = 20) -> str:
-    """Say in a terminal what was found."""
-    drift = report.drift
-    lines = [f"{report.num_instances:,} instances in {report.num_images:,} images, {report.num_failed:,} more failed"]
-    if not drift.nights_before:
-        lines.append("no nights to compare: --date-from gives a table folders by date, a named group date does as well")
-        return "\n".join(lines)
-    lines.append(
-        f"night {drift.night} against {len(drift.nights_before)} before: {len(drift.drifting)} of {drift.num_judged} "
-        f"groups and categories drift; {report.num_empty_shelves} images are perhaps empty shelves"
-    )
-    if not drift.is_judged:
-        lines.append(f"nothing could be judged: too few nights before {drift.night}, or too few labelled images")
-    lines += [
-        f"drift: {printable(report.label(one.group))}, {printable(one.category or 'all categories')}: "
-        f"{one.rate:.1f} an image, usually {one.usual:.1f}"
-        for one in drift.drifting[:most_lines]
-    ]
-    lines += [f"vanished: {printable(report.label(group))}" for group in drift.vanished_groups[:most_lines]]
-    lines += [
-        f"dark, every image failed: {printable(report.label(group))}" for group in report.failed_groups[:most_lines]
-    ]
-    lines += [f"new: {printable(report.label(group))}" for group in drift.new_groups[:most_lines]]
-    lines += [
-        f"empty? {printable(uri)}: {one.count}, usually {one.usual:g}" for one, uri in report.empty_shelves[:most_lines]
-    ]
-    return "\n".join(lines)
 
 
 def to_spark(trend: Trend) -> dict[str, Any]:

@@ -5,10 +5,10 @@ Answers the protocol's requests from the real OUTPUT; the labelling itself is ``
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +16,15 @@ import torch
 
 from maskrcnn import cluster, storage
 from maskrcnn.config import LabelConfig
-from maskrcnn.errors import ERROR_KINDS, TRANSIENT_KINDS, AccessError, NotFoundError, OutputError, UnavailableError
+from maskrcnn.errors import (
+    ERROR_KINDS,
+    TRANSIENT_KINDS,
+    AccessError,
+    NotFoundError,
+    OutputError,
+    StorageError,
+    UnavailableError,
+)
 from maskrcnn.labelling import pipeline, protocol
 from maskrcnn.labelling.backlog import Backlog
 from maskrcnn.labelling.costs import find_costs, load_costs
@@ -29,7 +37,7 @@ from maskrcnn.labelling.output import Output, complete_name
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.pool import Pool, name_device, size_pool
-from maskrcnn.labelling.record import DryRun, Tally, build_record, warn_if_late
+from maskrcnn.labelling.record import DryRun, RunReport, Tally, build_record, warn_if_late
 from maskrcnn.labelling.settings import choose_thresholds, name_settings
 from maskrcnn.log_lines import new_run_id
 from maskrcnn.model.bundle import Bundle, load_bundle
@@ -37,21 +45,6 @@ from maskrcnn.progress import Progress
 
 ROWS_PER_PART_GPU = 2048
 ROWS_PER_PART_CPU = 256
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What a run did."""
-
-    run_id: str
-    record_uri: str
-    record: dict[str, Any] = field(repr=False)
-    reconciled: protocol.Reconciled = field(repr=False)
-
-    @property
-    def is_reconciled(self) -> bool:
-        """Say whether every planned part is in the table."""
-        return not self.reconciled.parts_left
 
 
 class LabellingJob:
@@ -89,11 +82,12 @@ class LabellingJob:
         self._dates = self.manifest.dates
         self._touched_dates = set(self._dates)
         self._complete_before = self._output.list_complete()
+        self._complete_now: list[str] = []
         self._retry_kinds = ERROR_KINDS if config.retry_errors else TRANSIENT_KINDS
         self._tally = Tally()
         self._pool: Pool | None = None
         self._forecast: Forecast | None = None
-        self._meters = RunMeters()
+        self._meters = RunMeters(self._output.uri, is_sample=config.sample is not None)
 
     def dry_run(self) -> DryRun:
         """Say what would be done; reads the plans, writes nothing."""
@@ -147,9 +141,8 @@ class LabellingJob:
             case protocol.ReadFailed(kinds):
                 return self._output.read_failed(kinds, self._dates)
             case protocol.PutPlan(number, rows, token):
-                self._connect(
-                    num_parts=rows["part"][-1].as_py() + 1
-                )  # too small a cluster must not leave a plan behind
+                # Too small a cluster must not leave a plan behind.
+                self._connect(num_parts=rows["part"][-1].as_py() + 1)
                 # A larger sample, or all images, may follow on the same output: not among what must be equal.
                 settings = self._settings | {"sample": self._config.sample}
                 header = PlanHeader(token, settings, self._rows_per_part(), num_rows_by_date(rows))
@@ -169,6 +162,7 @@ class LabellingJob:
                 # A year of dates that nobody touched need not be read and said again every night.
                 if date in self._touched_dates or name not in self._complete_before:
                     self._output.put_complete(date, as_of_plan, parts, self.run_id, is_sample=is_sample)
+                self._complete_now.append(name)
                 return None
         raise TypeError(f"no answer to {request}")
 
@@ -191,9 +185,7 @@ class LabellingJob:
         return Backlog(self.manifest, self._rows_per_part())
 
     def _rows_per_part(self) -> int:
-        if self._config.rows_per_part is not None:
-            return self._config.rows_per_part
-        return ROWS_PER_PART_GPU if self._wants_gpu() else ROWS_PER_PART_CPU
+        return self._config.rows_per_part or (ROWS_PER_PART_GPU if self._wants_gpu() else ROWS_PER_PART_CPU)
 
     def _wants_gpu(self) -> bool:
         if self._config.device != "auto":
@@ -218,8 +210,8 @@ class LabellingJob:
         # Another driver on the same output starts elsewhere, so that the two share the work.
         random.Random(self.run_id).shuffle(parts)
         pool = self._connect(len(parts))
-        self._forecast = self._foresee(parts, pool)
         num_images = sum(part.num_images for part in parts)
+        self._forecast = self._foresee(num_images, len(parts), pool)
         self._meters.begin(num_images)
         progress = Progress(num_images, "labelling")
         try:
@@ -235,11 +227,10 @@ class LabellingJob:
             return self._given_costs
         return find_costs(self._output.uri, self._settings, self._config, has_gpu=self._wants_gpu())
 
-    def _foresee(self, parts: list[PlannedPart], pool: Pool) -> Forecast | None:
+    def _foresee(self, num_images: int, num_parts: int, pool: Pool) -> Forecast | None:
         costs, forecast = self._find_costs(), None
         if costs is not None:
-            num_images = sum(part.num_images for part in parts)
-            forecast = forecast_run(costs, num_actors=pool.max_actors, num_images=num_images, num_parts=len(parts))
+            forecast = forecast_run(costs, num_actors=pool.max_actors, num_images=num_images, num_parts=num_parts)
         warn_if_late(forecast, self._started_at, self._config.finish_by)
         return forecast
 
@@ -275,10 +266,13 @@ class LabellingJob:
             pool=self._pool,
             tally=self._tally,
             reconciled=reconciled,
+            complete=self._complete_now,
             device=name_device(cluster.nodes(), has_gpu=bool(self._pool.num_gpus)) if self._pool else "",
             forecast=self._forecast,
         )
         if self._tally.failures and reconciled.parts_left and not self._tally.made():
+            with contextlib.suppress(StorageError):  # why there are no parts says more than why there is no record
+                self._output.put_run(self.run_id, record)
             raise UnavailableError(self._output.uri, f"no part could be made: {self._tally.failures[0]}")
         return RunReport(self.run_id, self._output.put_run(self.run_id, record), record, reconciled)
 

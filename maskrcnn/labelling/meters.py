@@ -6,7 +6,9 @@ Ray puts `ray_` before a name and `_total` behind a counter's; deploy/README.md 
 from __future__ import annotations
 
 import logging
+import string
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import ray
 import torch
@@ -17,8 +19,12 @@ from maskrcnn.errors import ClusterError
 from maskrcnn.labelling.maker import PartSummary
 from maskrcnn.labelling.protocol import Reconciled
 from maskrcnn.labelling.stages import STAGES
+from maskrcnn.redaction import redact
 
 logger = logging.getLogger(__name__)
+
+OF_RUN = ("output", "sample")
+"""Tags of every metric that a driver tells: a try, or a sample, must not pass for the night."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,21 @@ class Metric:
 
     name: str
     text: str
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...]
 
 
-RUNS = Metric("maskrcnn_runs", "Runs that came to their end: complete, or with parts left.", ("result",))
-IMAGES = Metric("maskrcnn_images", "Images that have their row, by what it says.", ("status", "error_kind"))
-INSTANCES = Metric("maskrcnn_instances", "Detections in these rows.")
-BYTES_READ = Metric("maskrcnn_bytes_read", "Bytes of these images.")
+RUNS = Metric("maskrcnn_runs", "Runs that came to their end: complete, or with parts left.", (*OF_RUN, "result"))
+IMAGES = Metric("maskrcnn_images", "Images that have their row, by what it says.", (*OF_RUN, "status", "error_kind"))
+INSTANCES = Metric("maskrcnn_instances", "Detections in these rows.", OF_RUN)
+BYTES_READ = Metric("maskrcnn_bytes_read", "Bytes of these images.", OF_RUN)
 STAGE_SECONDS = Metric(
-    "maskrcnn_stage_seconds", "Seconds by stage; of reading and decoding, of all threads.", ("stage",)
+    "maskrcnn_stage_seconds", "Seconds by stage; of reading and decoding, of all threads.", (*OF_RUN, "stage")
 )
-PARTS = Metric("maskrcnn_parts", "Parts by what came of them: made, found (another made it), failed.", ("result",))
-IMAGES_PLANNED = Metric("maskrcnn_run_images_planned", "Images that the run set out to label.")
-IMAGES_LEFT = Metric("maskrcnn_run_images_left", "Images whose part is not in the table yet.")
+PARTS = Metric(
+    "maskrcnn_parts", "Parts by what came of them: made, found (another made it), failed.", (*OF_RUN, "result")
+)
+IMAGES_PLANNED = Metric("maskrcnn_run_images_planned", "Images that the run set out to label.", OF_RUN)
+IMAGES_LEFT = Metric("maskrcnn_run_images_left", "Images whose part is not in the table yet.", OF_RUN)
 GPU_MEMORY = Metric("maskrcnn_gpu_memory_peak_bytes", "The most that a worker's torch held on its GPU.", ("kind",))
 
 COUNTERS = (RUNS, IMAGES, INSTANCES, BYTES_READ, STAGE_SECONDS, PARTS)
@@ -52,9 +60,15 @@ class RunMeters:
     Counted from the parts' summaries, and by one process: a worker that dies takes no counts with it, and a part that
     is tried again is counted once. What counts at the end is a counter, since Ray forgets a driver's gauges within a
     minute of its end, and keeps its counters while the node lives.
+
+    Args:
+        output_uri: the run's OUTPUT.
+        is_sample: whether it labels only a sample.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, output_uri: str, *, is_sample: bool) -> None:
+        output = quote(redact(output_uri), safe=string.punctuation)  # Ray takes ASCII
+        self._of_run = {"output": output, "sample": "yes" if is_sample else "no"}
         self._counters: dict[Metric, Counter] = {}
         self._gauges: dict[Metric, Gauge] = {}
         self._num_left = 0
@@ -95,12 +109,12 @@ class RunMeters:
         if metric not in self._counters:
             self._counters[metric] = Counter(metric.name, metric.text, metric.tags)
         if number:  # Ray takes no zero
-            self._counters[metric].inc(number, tags=tags)
+            self._counters[metric].inc(number, tags=self._of_run | tags)
 
     def _set(self, metric: Metric, number: float) -> None:
         if metric not in self._gauges:
             self._gauges[metric] = _gauge(metric)
-        self._gauges[metric].set(number)
+        self._gauges[metric].set(number, tags=self._of_run)
 
 
 class GpuMeter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -16,7 +16,6 @@ from maskrcnn.labelling.costs import measure_costs
 from maskrcnn.labelling.forecast import ActorCosts, Forecast
 from maskrcnn.labelling.labeller import MAX_ENCODED_BYTES
 from maskrcnn.labelling.maker import PartSummary
-from maskrcnn.labelling.output import complete_name
 from maskrcnn.labelling.plan import PartId
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.protocol import Reconciled
@@ -55,6 +54,21 @@ class DryRun:
     def num_parts(self) -> int:
         """Count the parts that would be made."""
         return self.num_parts_to_plan + self.num_parts_left
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did."""
+
+    run_id: str
+    record_uri: str
+    record: dict[str, Any] = field(repr=False)
+    reconciled: Reconciled = field(repr=False)
+
+    @property
+    def is_reconciled(self) -> bool:
+        """Say whether every planned part is in the table."""
+        return not self.reconciled.parts_left
 
 
 @dataclass
@@ -130,10 +144,14 @@ def build_record(
     pool: Pool | None,
     tally: Tally,
     reconciled: Reconciled,
+    complete: Collection[str],
     device: str,
     forecast: Forecast | None,
 ) -> dict[str, Any]:
-    """Build the JSON of a run's record; images/s of a stage is an actor's, as if it did nothing else."""
+    """Build the JSON of a run's record; images/s of a stage is an actor's, as if it did nothing else.
+
+    ``complete`` names the completion markers of the dates that are complete, a sample's as the sample's.
+    """
     num_images = sum(one.num_images for one in tally.own)
     stage_s = {stage: sum(getattr(one, f"{stage}_s") for one in tally.own) for stage in STAGES}
     price = config.price_per_hour
@@ -182,7 +200,7 @@ def build_record(
             "parts_planned": len(reconciled.parts_planned),
             "parts_left": [part.id.file_name for part in reconciled.parts_left],
             "images_left": sum(part.num_images for part in reconciled.parts_left),
-            "dates_complete": [complete_name(date) for date in reconciled.dates_complete],
+            "dates_complete": list(complete),
         },
         "settings": dict(settings),
         "config": asdict(config),

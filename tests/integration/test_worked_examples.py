@@ -16,7 +16,8 @@ import tyro
 
 from maskrcnn.coco import rle
 from maskrcnn.commands.predict import PredictArguments
-from maskrcnn.counting.page import CountsReport, count_nights, describe_counts, write_counts
+from maskrcnn.counting.page import CountsReport, count_nights, write_counts
+from maskrcnn.counting.words import describe_counts
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.model.predictor import Detections

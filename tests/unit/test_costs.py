@@ -131,6 +131,7 @@ def build(tally: Tally, **more: Any) -> dict[str, Any]:
         pool=Pool(1, 1, 0, 2),
         tally=tally,
         reconciled=Reconciled(1, 100, (), (), ()),
+        complete=(),
         **{"device": "CPU", "forecast": None, **more},
     )
 

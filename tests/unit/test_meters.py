@@ -16,6 +16,7 @@ from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.protocol import Reconciled
 
 Told = Counts[tuple[str, ...]]
+OUTPUT = "s3://labels/shelf"
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
 
         def key(self, tags: dict[str, str] | None) -> tuple[str, ...]:
             assert set(tags or {}) == set(self.tag_keys)
+            assert all(value.isascii() for value in (tags or {}).values()), "which Ray asks for"
             return (self.name, *(tags or {}).values())
 
         def inc(self, value: float, tags: dict[str, str] | None = None) -> None:
@@ -45,36 +47,49 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     return told
 
 
+def build_meters(output: str = OUTPUT, *, is_sample: bool = False) -> meters.RunMeters:
+    return meters.RunMeters(output, is_sample=is_sample)
+
+
 def reconciled(*left: PlannedPart) -> Reconciled:
     return Reconciled(1, 10, left, left, ())
 
 
 def test_a_part_is_counted_by_what_came_of_it(told: Told) -> None:
-    run = meters.RunMeters()
+    run = build_meters()
     run.begin(20)
     run.add(PartSummary(1, 0, num_images=8, num_instances=30, num_bytes=900, errors={"corrupt": 2}, read_s=1.5))
     run.add(PartSummary(1, 1, was_there=True, num_images=7))
     run.add(PartSummary(1, 2, failure="UnavailableError: away"))
     assert told == {
-        ("maskrcnn_run_images_planned",): 20,
-        ("maskrcnn_run_images_left",): 5,
-        ("maskrcnn_parts", "made"): 1,
-        ("maskrcnn_parts", "found"): 1,
-        ("maskrcnn_parts", "failed"): 1,
-        ("maskrcnn_images", "ok", ""): 6,
-        ("maskrcnn_images", "error", "corrupt"): 2,
-        ("maskrcnn_instances",): 30,
-        ("maskrcnn_bytes_read",): 900,
-        ("maskrcnn_stage_seconds", "read"): 1.5,
+        ("maskrcnn_run_images_planned", OUTPUT, "no"): 20,
+        ("maskrcnn_run_images_left", OUTPUT, "no"): 5,
+        ("maskrcnn_parts", OUTPUT, "no", "made"): 1,
+        ("maskrcnn_parts", OUTPUT, "no", "found"): 1,
+        ("maskrcnn_parts", OUTPUT, "no", "failed"): 1,
+        ("maskrcnn_images", OUTPUT, "no", "ok", ""): 6,
+        ("maskrcnn_images", OUTPUT, "no", "error", "corrupt"): 2,
+        ("maskrcnn_instances", OUTPUT, "no"): 30,
+        ("maskrcnn_bytes_read", OUTPUT, "no"): 900,
+        ("maskrcnn_stage_seconds", OUTPUT, "no", "read"): 1.5,
     }
     run.finish(reconciled(PlannedPart(PartId(1, 2), None, 5)))
-    assert told["maskrcnn_runs", "incomplete"] == 1
-    assert told["maskrcnn_run_images_left",] == 5
+    assert told["maskrcnn_runs", OUTPUT, "no", "incomplete"] == 1
+    assert told["maskrcnn_run_images_left", OUTPUT, "no"] == 5
 
 
 def test_a_night_without_photos_is_a_complete_run_too(told: Told) -> None:
-    meters.RunMeters().finish(reconciled())
-    assert told == {("maskrcnn_runs", "complete"): 1, ("maskrcnn_run_images_left",): 0}
+    build_meters().finish(reconciled())
+    assert told == {("maskrcnn_runs", OUTPUT, "no", "complete"): 1, ("maskrcnn_run_images_left", OUTPUT, "no"): 0}
+
+
+def test_a_sample_and_another_output_do_not_pass_for_the_night(told: Told) -> None:
+    build_meters(is_sample=True).finish(reconciled())
+    build_meters("s3://user:p4ssw0rd@tries/Läden").finish(reconciled())
+    assert [key for key in told if key[0] == "maskrcnn_runs"] == [
+        ("maskrcnn_runs", OUTPUT, "yes", "complete"),
+        ("maskrcnn_runs", "s3://%E2%80%A6@tries/L%C3%A4den", "no", "complete"),
+    ]
 
 
 @pytest.mark.parametrize("is_on_cluster", [True, False])
@@ -85,7 +100,7 @@ def test_a_run_that_needed_no_ray_joins_the_cluster_that_it_is_on_to_tell_of_it(
     monkeypatch.setattr("ray.is_initialized", lambda: bool(joined))
     monkeypatch.setattr(cluster, "is_on_cluster", lambda: is_on_cluster)
     monkeypatch.setattr(cluster, "connect", lambda: joined.append(True))
-    meters.RunMeters().finish(reconciled())
+    build_meters().finish(reconciled())
     assert joined == [True] * is_on_cluster
     assert bool(told) is is_on_cluster
 
@@ -99,7 +114,7 @@ def test_a_cluster_that_cannot_be_joined_at_the_end_spoils_no_night(
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     monkeypatch.setattr(cluster, "is_on_cluster", lambda: True)
     monkeypatch.setattr(cluster, "connect", refuse)
-    meters.RunMeters().finish(reconciled())
+    build_meters().finish(reconciled())
     assert not told
     assert "Prometheus is not told of this run: Ray could not be reached" in caplog.text
 

@@ -52,12 +52,16 @@ def nights(tmp_path: Path) -> Path:
 
 
 def run(bundle: str, images: Path, sample: float | None = None) -> set[str]:
-    """Run the job, and give the markers that stand then."""
+    """Run the job, and give the markers that stand then; its record names those of the dates that are complete."""
     [folder] = [one for one in (images, *images.parents) if one.name == "in"]
     output = folder.parent / "out"
     config = LabelConfig(bundle, str(images), str(output), sample=sample, date_from=DATE, rows_per_part=4, device="cpu")
-    LabellingJob(config).run()
-    return Output(str(output)).list_complete()
+    report = LabellingJob(config).run()
+    complete = Output(str(output)).list_complete()
+    named = report.record["reconcile"]["dates_complete"]
+    assert set(named) <= complete
+    assert {name.removesuffix(".sample") for name in named} == set(report.reconciled.dates_complete)
+    return complete
 
 
 def test_who_waits_for_a_date_is_not_called_by_its_sample(tiny_bundle: str, nights: Path) -> None:
