@@ -169,5 +169,6 @@ CASES: list[tuple[str, Any, dict[str, int]]] = [
      good_document() | {"categories": [*good_document()["categories"], {"id": 6, "name": "x"}]},
      {"unused_category": 1}),
     ("a category of one", spoilt(SELF, 2, category_id=5), {"few_instances": 1}),
+    ("two categories of one name", with_category(name="Dose"), {"duplicate_category_name": 1}),
     ("names that are nearly the same", with_category(name=" dose"), {"similar_category_names": 1}),
 ]  # fmt: skip

@@ -32,8 +32,9 @@ FIRST = int(os.environ.get("HOSTILE_FIRST", "0"))
 MOST_S = 5.0
 
 NOT_MENDED = {
-    "duplicate_image_id", "duplicate_category_id", "category_id_value", "missing_list", "empty_list", "list_type",
-    "image_size_value", "not_json", "cut_off", "top_level_list", "results_file", "top_level_type",
+    "duplicate_image_id", "duplicate_category_id", "duplicate_category_name", "category_id_value",
+    "missing_list", "empty_list", "list_type", "image_size_value",
+    "not_json", "cut_off", "top_level_list", "results_file", "top_level_type",
 }  # fmt: skip
 """Errors of which nobody can know what is meant."""
 

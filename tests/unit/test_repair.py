@@ -23,6 +23,7 @@ from tests.flawed_documents import CASES, with_annotation, with_image
 LEFT_ALONE = {
     "duplicate_image_id",  # which of them is meant cannot be known
     "duplicate_category_id",
+    "duplicate_category_name",
     "category_id_value",  # nor which number would be right
 }
 

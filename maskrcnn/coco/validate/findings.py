@@ -34,6 +34,7 @@ ERRORS: dict[str, str] = {
     "duplicate_image_id": "image ids must be unique",
     "duplicate_annotation_id": "annotation ids must be unique",
     "duplicate_category_id": "category ids must be unique",
+    "duplicate_category_name": "names of categories must be unique",
     "category_id_value": f"category ids must be at most {MAX_CATEGORY_ID}, and not below {MIN_CATEGORY_ID}",
     "orphan_image_id": "image_id must be the id of one of the images",
     "orphan_category_id": "category_id must be the id of one of the categories",

@@ -65,12 +65,17 @@ def _check_names(categories: CategoryList) -> None:
     for index, name in enumerate(categories.names):
         if name:
             by_name[" ".join(name.casefold().split())].append(index)
-    is_similar = np.zeros(len(categories), np.bool_)
+    is_same, is_similar = np.zeros((2, len(categories)), np.bool_)
     first = {}
     for alike in by_name.values():
+        seen = {categories.names[alike[0]]}
         for index in alike[1:]:
-            is_similar[index] = not is_repeat[index]
+            if not is_repeat[index]:
+                is_same[index] = categories.names[index] in seen
+                is_similar[index] = not is_same[index]
+            seen.add(categories.names[index])
             first[index] = categories.names[alike[0]]
+    categories.report_where("duplicate_category_name", is_same, "name", lambda i: repr(categories.names[i]))
     categories.report_where(
         "similar_category_names", is_similar, "name", lambda i: f"{categories.names[i]!r} and {first[i]!r}"
     )
