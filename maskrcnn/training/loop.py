@@ -65,7 +65,8 @@ def _train(settings: LoopSettings) -> None:
         ray.get(settings.board.fail.remote(error))
         _remove_cache(settings.run)
         raise
-    ray.get(settings.board.finish.remote(state))
+    if ray.train.get_context().get_world_rank() == 0:  # the others know no scores
+        ray.get(settings.board.finish.remote(state))
 
 
 def _remove_cache(run: RunSettings) -> None:

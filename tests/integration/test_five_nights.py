@@ -144,7 +144,7 @@ def assert_drift_is_the_dark_cameras(shop: Shop) -> None:
     assert run_here(*words) == 1
     counts = json.loads((report / "counts.json").read_text())
     assert (counts["night"], counts["alert"]["num_dark_groups"]) == (DARK_NIGHT, 1)
-    assert counts["images"] == {"labelled": 54, "failed": 6, "instances": counts["images"]["instances"]}
+    assert counts["images"] == {"labelled": 54, "failed": 6, "instances": counts["images"]["instances"], "undated": 0}
     table = pq.read_table(report / "counts.parquet").to_pylist()
     of_dark = {row["num_failed"] for row in table if (row["date"], row["camera"]) == (DARK_NIGHT, "shelf-0001")}
     assert of_dark == {3}

@@ -98,6 +98,7 @@ def test_tiles_are_labelled_recorded_and_not_mixed_with_others(
         assert without_page(line).endswith("take the same as before, or another --output")
 
 
+@pytest.mark.filterwarnings("ignore:category 2 is 'can':maskrcnn.config.UnusualValueWarning")  # of another data set
 def test_a_bundle_is_scored_with_tiles_and_mask_nms(tiny_bundle: str, tmp_path: Path) -> None:
     annotations = write_shelves(tmp_path, 2, seed=1)
     arguments = EvaluateArguments(
