@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from maskrcnn import storage
 from maskrcnn.coco import rle
+from maskrcnn.config import ThresholdConfig
+from maskrcnn.labelling.maker import MakerSettings
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.results import ImageResult
@@ -75,3 +77,23 @@ def write_part(
     body = part_to_parquet(build_part(pa.table(keys), list(results.values()), stamp))
     storage.put_if_absent(Output(str(folder)).part_uri(planned), body)
     return str(folder)
+
+
+def maker_settings(output_uri: str, bundle_uri: str) -> MakerSettings:
+    """Give what a part maker on the CPU is told."""
+    return MakerSettings(
+        bundle_uri=bundle_uri,
+        bundle_sha256="0" * 64,
+        output_uri=output_uri,
+        run_id="run",
+        thresholds=ThresholdConfig(),
+        mask_nms=None,
+        slicing=None,
+        category_names={},
+        device="cpu",
+        precision="fp32",
+        batch_size=1,
+        masks="full",
+        max_pixels=10**8,
+        num_threads=1,
+    )

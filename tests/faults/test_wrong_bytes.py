@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from maskrcnn import storage
-from maskrcnn.config import ThresholdConfig
 from maskrcnn.errors import IntegrityError
 from maskrcnn.labelling.digests import digest_attempts
-from maskrcnn.labelling.maker import MakerSettings, PartWriter
+from maskrcnn.labelling.maker import PartWriter
 from maskrcnn.labelling.output import Output
 from maskrcnn.labelling.plan import PartId, PlannedPart
 from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
@@ -24,6 +23,7 @@ from maskrcnn.storage import object_store
 from tests.faults.figures import record
 from tests.faults.proxy import Fault, FaultProxy, Rule
 from tests.faults.scale import scale
+from tests.labelled_parts import maker_settings
 
 NUM_WRONG = scale(500, 10_000)
 NUM_OBJECTS = 100
@@ -112,25 +112,6 @@ def test_nothing_wrong_is_read_from_a_plan(proxy: FaultProxy, bucket: str, monke
 
 
 def _read_all_keys(output_uri: str) -> pa.Table:
-    writer = PartWriter(_settings(output_uri))
+    writer = PartWriter(maker_settings(output_uri, bundle_uri=""))
     parts = [PlannedPart(PartId(1, part), None, ROWS_PER_PART) for part in range(NUM_PARTS)]
     return pa.concat_tables(map(writer.read_keys, parts))
-
-
-def _settings(output_uri: str) -> MakerSettings:
-    return MakerSettings(
-        bundle_uri="",
-        bundle_sha256="",
-        output_uri=output_uri,
-        run_id="run",
-        thresholds=ThresholdConfig(),
-        mask_nms=None,
-        slicing=None,
-        category_names={},
-        device="cpu",
-        precision="fp32",
-        batch_size=1,
-        masks="full",
-        max_pixels=1,
-        num_threads=1,
-    )

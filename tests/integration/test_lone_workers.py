@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 import ray
 
-from maskrcnn.config import ThresholdConfig
 from maskrcnn.labelling import pipeline
 from maskrcnn.labelling.current import CurrentRows
 from maskrcnn.labelling.maker import MakerSettings
@@ -19,6 +18,7 @@ from maskrcnn.labelling.plan_files import PlanHeader, num_rows_by_date
 from maskrcnn.labelling.pool import Pool
 from maskrcnn.labelling.results import ImageResult
 from maskrcnn.log_lines import LogStyle
+from tests.labelled_parts import maker_settings
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -41,23 +41,7 @@ def planned(tmp_path: Path) -> tuple[PlannedPart, MakerSettings]:
     rows = cut_plan(keys, 10)
     output.put_plan(1, rows, PlanHeader("token", {}, 10, num_rows_by_date(rows)))
     [part] = output.read_parts(range(1, 2))
-    settings = MakerSettings(
-        bundle_uri=str(tmp_path / "no-such-bundle"),
-        bundle_sha256="0" * 64,
-        output_uri=output.uri,
-        run_id="run",
-        thresholds=ThresholdConfig(),
-        mask_nms=None,
-        slicing=None,
-        category_names={},
-        device="cpu",
-        precision="fp32",
-        batch_size=1,
-        masks="full",
-        max_pixels=10**8,
-        num_threads=1,
-    )
-    return part, settings
+    return part, maker_settings(output.uri, str(tmp_path / "no-such-bundle"))
 
 
 class OutOfMemoryAtTheSecond:
